@@ -1,0 +1,287 @@
+"""True Jaccard indices of word 5-grams: who is a near-duplicate of whom, exactly, for some 100,000 texts.
+
+Sets of integers stand for documents, an inverted index finds the pairs that can matter, and each pair is
+verified on the sets themselves. Nothing is sketched and nothing is hashed, so what this says about a target
+(`curate split`) needs no error bars. For whole pools see the sketches of the de-duplication stages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.errors import ConfigError, InternalError
+
+_WORDS = re.compile(r"\w+")
+# Prefix lengths come from ceil(threshold * size) in floating point; rounding down by this much lengthens a
+# prefix by at most one gram, which costs a candidate and never loses a pair.
+_SLACK = 1e-9
+# First guesses at the nearest pair are looked for among grams that at most this many documents hold.
+_RARE_DOCUMENTS = 16
+
+Ints = npt.NDArray[np.int64]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Grams: documents as sorted sets of integers
+
+
+@dataclass(frozen=True)
+class _GramSets:
+    """Document i holds the grams `grams[starts[i]:starts[i + 1]]`, each once, rarest first.
+
+    A gram is a rank: 0 .. len(holders) - 1 in ascending order of the number of documents that hold it
+    (`holders`), so that the first grams of a document are the ones that tell it apart.
+    """
+
+    grams: Ints
+    starts: Ints
+    holders: Ints
+
+    @property
+    def sizes(self) -> Ints:
+        return np.diff(self.starts)
+
+
+def _rank_pairs(left: Ints, right: Ints) -> Ints:
+    """Number the distinct pairs 0, 1, ...; exact as long as both sides are below 2**32."""
+    _, rank = np.unique((left << 32) | right, return_inverse=True)
+    return rank.reshape(-1).astype(np.int64)
+
+
+def _gram_sets(texts: Sequence[str], shingle_words: int) -> _GramSets:
+    """Return the sets of word grams of `texts`; integers stand for grams one to one, nothing is hashed."""
+    vocabulary: dict[str, int] = {}
+    words: list[int] = []
+    lengths = np.empty(len(texts), dtype=np.int64)
+    for i, text in enumerate(texts):
+        # A document without a single word is compared by its text, as one word that no other text can form.
+        found = _WORDS.findall(text.lower()) or ["\0" + text.strip()]
+        words.extend([vocabulary.setdefault(word, len(vocabulary)) for word in found])
+        lengths[i] = len(found)
+    word = np.array(words, dtype=np.int64)
+    del words
+    if len(word) >= 2**32:
+        raise ConfigError(f"expected a target of fewer than 2**32 words, got {len(word)}; split it in pieces")
+
+    # Words that end a document are padded by 0, words themselves count from 1: a short document's one gram
+    # is its words and then padding, and so differs from every gram of full length.
+    ends = np.cumsum(lengths)
+    full = lengths >= shingle_words
+    room = np.repeat(ends, lengths) - np.arange(len(word))  # words from here to the document's end
+    padded = np.concatenate([word + 1, np.zeros(shingle_words, dtype=np.int64)])
+    gram = padded[: len(word)]
+    for k in range(1, shingle_words):
+        gram = _rank_pairs(gram, np.where(room > k, padded[k : k + len(word)], 0))
+
+    first = np.zeros(len(word), dtype=bool)
+    first[(ends - lengths)] = True
+    counts = np.where(np.repeat(full, lengths), room >= shingle_words, first)
+    document = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)[counts]
+    return _rarest_first(document, gram[counts], len(texts))
+
+
+def _rarest_first(document: Ints, gram: Ints, documents: int) -> _GramSets:
+    """Make sets of (document, gram) pairs, which may repeat, and renumber grams by how few hold them."""
+    kinds = int(gram.max()) + 1 if len(gram) else 0
+    pairs = np.unique(document * max(kinds, 1) + gram)
+    document, gram = pairs // max(kinds, 1), pairs % max(kinds, 1)
+    holders = np.bincount(gram, minlength=kinds)
+    by_rarity = np.argsort(holders, kind="stable")
+    rank = np.empty(kinds, dtype=np.int64)
+    rank[by_rarity] = np.arange(kinds)
+    ordered = np.sort(document * max(kinds, 1) + rank[gram])
+    starts = np.searchsorted(ordered, np.arange(documents + 1, dtype=np.int64) * max(kinds, 1))
+    return _GramSets(ordered % max(kinds, 1), starts.astype(np.int64), holders[by_rarity].astype(np.int64))
+
+
+def _ranges(starts: Ints, stops: Ints) -> Ints:
+    """Concatenate arange(starts[i], stops[i]) for all i."""
+    lengths = stops - starts
+    ends = np.cumsum(lengths)
+    if not len(ends) or not ends[-1]:
+        return np.empty(0, dtype=np.int64)
+    return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Clusters
+
+
+def near_duplicate_clusters(
+    texts: Sequence[str], *, threshold: float = 0.5, shingle_words: int = 5
+) -> list[int]:
+    r"""Join documents whose word 5-grams have a Jaccard index of `threshold` or more, transitively.
+
+    Returns one cluster per text, named by the least index in it. Words are the lower-cased runs of `\w`; a
+    document of fewer than `shingle_words` words has one gram, all its words; one without any word is compared
+    by its text. Every joined pair was verified on the sets themselves, and no pair is missed.
+
+    Prefix filtering (Bayardo, Ma, Srikant 2007; Xiao et al. 2008): with grams in one global order, rarest
+    first, two sets can only reach the threshold if they share one of their first few grams, so phrases that
+    everything holds are looked at only in documents made of little else. `threshold` is in (0, 1]; memory is
+    about 60 bytes a word.
+
+    >>> near_duplicate_clusters(["to be or not to be that is", "to be or not to be that is it", "whether tis"])
+    [0, 0, 2]
+    """
+    check_threshold(threshold, shingle_words)
+    first_copy: dict[str, int] = {}
+    copy_of = [first_copy.setdefault(text, i) for i, text in enumerate(texts)]
+    distinct = list(first_copy.values())
+    parent = _join_similar(_gram_sets([texts[i] for i in distinct], shingle_words), threshold)
+    # Distinct texts stand in ascending order of their first copy, so the least distinct index is the least.
+    cluster = {index: distinct[root_of(parent, place)] for place, index in enumerate(distinct)}
+    return [cluster[index] for index in copy_of]
+
+
+def check_threshold(threshold: float, shingle_words: int) -> None:
+    """Raise ConfigError unless 0 < threshold <= 1 and there is a word in a shingle."""
+    if not 0.0 < threshold <= 1.0:
+        raise ConfigError(f"threshold: expected a Jaccard index above 0 and at most 1, got {threshold!r}")
+    if shingle_words < 1:
+        raise ConfigError(f"shingle_words: expected 1 or more words, got {shingle_words!r}")
+
+
+def root_of(parent: Ints, i: int) -> int:
+    """Return the least member of i's cluster, and point the way there straight at it."""
+    top = i
+    while parent[top] != top:
+        top = int(parent[top])
+    while parent[i] != top:
+        parent[i], i = top, int(parent[i])
+    return top
+
+
+def _roots(parent: Ints, members: Ints) -> Ints:
+    """Return `_root` of each of `members`, and point them straight at it."""
+    top = parent[members]
+    while True:
+        above = parent[top]
+        if np.array_equal(above, top):
+            break
+        top = above
+    parent[members] = top
+    return top
+
+
+def _join_similar(sets: _GramSets, threshold: float) -> Ints:
+    """Return a union-find forest over the documents, roots being the least indices.
+
+    Documents are taken from small to large and each asks only the smaller ones. The asker must look up its
+    |x| - ceil(t |x|) + 1 rarest grams; since the asked y is the smaller, |y| - ceil(2 t / (1 + t) |y|) + 1 of
+    its grams need to stand in the index (half as many at t = 0.5).
+    """
+    count = len(sets.sizes)
+    parent = np.arange(count, dtype=np.int64)
+    order = np.argsort(sets.sizes, kind="stable")
+    sizes = sets.sizes[order]
+    ask = sizes - np.ceil(threshold * sizes - _SLACK).astype(np.int64) + 1
+    shown = sizes - np.ceil(2 * threshold / (1 + threshold) * sizes - _SLACK).astype(np.int64) + 1
+    index = _postings(sets, order, shown)
+    # Grams held once meet nobody; they are the first of every document, so a slice leaves them out.
+    alone = int(np.searchsorted(sets.holders, 2))
+    smallest = np.searchsorted(sizes, np.ceil(threshold * sizes - _SLACK))
+    marked = np.zeros(len(sets.holders), dtype=bool)
+    for place in range(count):
+        document = int(order[place])
+        begin = int(sets.starts[document])
+        asked = sets.grams[begin : begin + int(ask[place])]
+        asked = asked[int(np.searchsorted(asked, alone)) :]
+        met = index.places[_ranges(index.starts[asked], index.starts[asked + 1])]
+        # The postings hold all places; those of larger documents will ask this one in their turn. Who already
+        # stands in this document's cluster has nothing to tell: that keeps a cluster of thousands cheap.
+        met = met[(met < place) & (met >= smallest[place])]
+        met = np.unique(met[_roots(parent, order[met]) != root_of(parent, document)])
+        if not len(met):
+            continue
+        others = order[met]
+        whole = sets.grams[begin : int(sets.starts[document + 1])]
+        marked[whole] = True
+        shared = _shared(sets, others, marked)
+        marked[whole] = False
+        union = sizes[place] + sets.sizes[others] - shared
+        for other in others[shared / union >= threshold]:
+            a, b = root_of(parent, document), root_of(parent, int(other))
+            parent[max(a, b)] = min(a, b)
+    return parent
+
+
+def _shared(sets: _GramSets, documents: Ints, marked: npt.NDArray[np.bool_]) -> Ints:
+    """Count, for each of `documents` (at least one, none without grams), the grams that are marked."""
+    begin, end = sets.starts[documents], sets.starts[documents + 1]
+    hits = marked[sets.grams[_ranges(begin, end)]].astype(np.int64)
+    return np.add.reduceat(hits, np.cumsum(end - begin) - (end - begin))
+
+
+@dataclass(frozen=True)
+class _Postings:
+    """Gram g is shown by the places `places[starts[g]:starts[g + 1]]`, ascending."""
+
+    places: Ints
+    starts: Ints
+
+
+def _postings(sets: _GramSets, order: Ints, shown: Ints) -> _Postings:
+    """Invert the first `shown[p]` grams of the document at each place p of `order`."""
+    begin = sets.starts[order]
+    grams = sets.grams[_ranges(begin, begin + shown)]
+    places = np.repeat(np.arange(len(order), dtype=np.int64), shown)
+    by_gram = np.argsort(grams, kind="stable")
+    starts = np.searchsorted(grams[by_gram], np.arange(len(sets.holders) + 1))
+    return _Postings(places[by_gram], starts.astype(np.int64))
+
+
+def largest_jaccard_between(texts: Sequence[str], groups: Sequence[str], *, shingle_words: int = 5) -> float:
+    """Return the largest Jaccard index of two documents of different groups, 0.0 where none share a gram.
+
+    Exact, in [0, 1]. A first look at the rare grams finds a good pair; a second, by prefixes as long as that
+    pair demands, finds any better one. Shares no search with `near_duplicate_clusters`, which it checks.
+    """
+    if len(texts) != len(groups):
+        raise InternalError(f"expected one group per text, got {len(groups)} for {len(texts)} texts")
+    sets = _gram_sets(texts, shingle_words)
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    group = np.array([names[name] for name in groups], dtype=np.int64)
+    if len(names) < 2:
+        return 0.0
+    rare = int(np.searchsorted(sets.holders, _RARE_DOCUMENTS + 1))
+    shared = int(np.searchsorted(sets.holders, 2))
+    best = _best_across(sets, group, 0.0, shared, rare)
+    return _best_across(sets, group, best, shared, len(sets.holders))
+
+
+def _best_across(sets: _GramSets, group: Ints, best: float, low: int, high: int) -> float:
+    """Return the largest index, not below `best`, of pairs across groups that share a gram in [low, high)."""
+    sizes = sets.sizes
+    everyone = np.arange(len(sizes), dtype=np.int64)
+    prefix = sizes - np.ceil(best * sizes - _SLACK).astype(np.int64) + 1
+    index = _postings(sets, everyone, np.minimum(prefix, sizes))
+    marked = np.zeros(len(sets.holders), dtype=bool)
+    seen = np.zeros(len(sizes), dtype=bool)
+    for document in everyone:
+        begin, end = int(sets.starts[document]), int(sets.starts[document + 1])
+        whole = sets.grams[begin:end]
+        length = int(sizes[document] - np.ceil(best * sizes[document] - _SLACK)) + 1
+        asked = whole[:length]
+        asked = asked[int(np.searchsorted(asked, low)) : int(np.searchsorted(asked, high))]
+        met = index.places[_ranges(index.starts[asked], index.starts[asked + 1])]
+        # Two sets of sizes a <= b can reach a / b at most; the pair is asked from the later document.
+        reach = np.minimum(sizes[met], sizes[document]) / np.maximum(sizes[met], sizes[document])
+        met = met[(met < document) & (group[met] != group[document]) & (reach > best)]
+        seen[met] = True
+        met = np.unique(met) if len(met) < 1000 else np.flatnonzero(seen)
+        seen[met] = False
+        if not len(met):
+            continue
+        marked[whole] = True
+        shared = _shared(sets, met, marked)
+        marked[whole] = False
+        best = max(best, float(np.max(shared / (sizes[met] + sizes[document] - shared))))
+        if best == 1.0:
+            break
+    return best
