@@ -47,6 +47,12 @@ int64_t ngramlm_token(const uint8_t *p, int64_t length) {
     return i == 1 ? 1 + core(p + 1, length - 1) : i - 1;
 }
 
+int64_t ngramlm_split(const uint8_t *p, int64_t length, int64_t *ends) {
+    int64_t n = 0;
+    for (int64_t at = 0; at < length; n++) ends[n] = at += ngramlm_token(p + at, length - at);
+    return n;
+}
+
 /* ---------------------------------------------------------------- tables */
 
 static inline uint64_t mix(uint64_t h) {

@@ -82,6 +82,10 @@ typedef struct {
 /* Length of the token that starts at data; 1 <= result <= length when length > 0. O(result). */
 int64_t ngramlm_token(const uint8_t *data, int64_t length);
 
+/* Ends of the tokens of a text, the document's own end not among them. ends int64[length] at most; returns their
+ * number. O(length). */
+int64_t ngramlm_split(const uint8_t *data, int64_t length, int64_t *ends);
+
 /* Write ids of the tokens of all rows, each row closed by NGRAMLM_END; a null row writes nothing.
  *   ids     uint32[bytes of the rows + rows] at most
  *   cursor  {row, byte in the row, ids written, types known}: start at {0, 0, 0, 2}, or 2 -> what the vocabulary holds
