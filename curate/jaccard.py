@@ -44,7 +44,7 @@ class _GramSets:
 
     @property
     def sizes(self) -> Ints:
-        return np.diff(self.starts)
+        return self.starts[1:] - self.starts[:-1]
 
 
 def _rank_pairs(left: Ints, right: Ints) -> Ints:
@@ -126,7 +126,7 @@ def near_duplicate_clusters(
     everything holds are looked at only in documents made of little else. `threshold` is in (0, 1]; memory is
     about 60 bytes a word.
 
-    >>> near_duplicate_clusters(["to be or not to be that is", "to be or not to be that is it", "whether tis"])
+    >>> near_duplicate_clusters(["one two three four five six", "One two three four five six!", "one two"])
     [0, 0, 2]
     """
     check_threshold(threshold, shingle_words)
@@ -215,7 +215,8 @@ def _shared(sets: _GramSets, documents: Ints, marked: npt.NDArray[np.bool_]) -> 
     """Count, for each of `documents` (at least one, none without grams), the grams that are marked."""
     begin, end = sets.starts[documents], sets.starts[documents + 1]
     hits = marked[sets.grams[_ranges(begin, end)]].astype(np.int64)
-    return np.add.reduceat(hits, np.cumsum(end - begin) - (end - begin))
+    counts: Ints = np.add.reduceat(hits, np.cumsum(end - begin) - (end - begin))
+    return counts
 
 
 @dataclass(frozen=True)
