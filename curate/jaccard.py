@@ -44,13 +44,14 @@ class _GramSets:
 
     @property
     def sizes(self) -> Ints:
-        return self.starts[1:] - self.starts[:-1]
+        sizes: Ints = np.diff(self.starts)
+        return sizes
 
 
 def _rank_pairs(left: Ints, right: Ints) -> Ints:
     """Number the distinct pairs 0, 1, ...; exact as long as both sides are below 2**32."""
-    _, rank = np.unique((left << 32) | right, return_inverse=True)
-    return rank.reshape(-1).astype(np.int64)
+    rank: Ints = np.unique((left << 32) | right, return_inverse=True)[1].reshape(-1)
+    return rank
 
 
 def _gram_sets(texts: Sequence[str], shingle_words: int) -> _GramSets:
@@ -105,7 +106,8 @@ def _ranges(starts: Ints, stops: Ints) -> Ints:
     ends = np.cumsum(lengths)
     if not len(ends) or not ends[-1]:
         return np.empty(0, dtype=np.int64)
-    return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+    ranges: Ints = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+    return ranges
 
 
 # ---------------------------------------------------------------------------------------------------------

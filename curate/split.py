@@ -253,8 +253,8 @@ def _check_every_split_has_rows(
         raise DataError(
             f"{', '.join(str(path) for path in paths)}: expected enough different documents to fill "
             f"{len(shares)} splits, got {len(clusters)} documents in {len(set(clusters))} clusters at "
-            f"Jaccard >= {threshold:g}, which leaves {', '.join(empty)} empty; add documents, ask for fewer splits, "
-            f"or raise the threshold"
+            f"Jaccard >= {threshold:g}, which leaves {', '.join(empty)} empty; add documents, ask for fewer "
+            f"splits, or raise the threshold"
         )
 
 
