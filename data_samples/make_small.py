@@ -3,8 +3,8 @@
     python data_samples/make_small.py [OUT_DIR]        (default: data_samples/small)
 
 Everything in it was written for this project; nothing was copied. The pool holds what real pools hold:
-several kinds of text, exact copies, an empty document, documents of one word, scripts other than Latin, combining
-marks, emoji. The guide and the test hold word problems that the pool does not.
+several kinds of text, exact copies, an empty document, documents of one word, scripts other than Latin,
+combining marks, emoji. The guide and the test hold word problems that the pool does not.
 """
 
 from __future__ import annotations
