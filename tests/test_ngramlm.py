@@ -136,8 +136,9 @@ def test_a_text_is_cut_as_written_here(text, tokens):
 
 
 TRICKY = st.lists(
-    st.sampled_from([b" ", b"  ", b"\n", b"\t", b"a", b"Z9_", b"x" * 63, b" " * 63, b".", b"\x00", b"\xc3\xa9"])
-    | st.sampled_from([b"\xc2\xa0", b"\xc2", b"\xe4\xbd\xa0", b"\xe4\xbd", b"\xf0\x9f\x98\x80", b"\xff", b"\x80"])
+    st.sampled_from([b" ", b"  ", b"\n", b"\t", b"a", b"Z9_", b"x" * 63, b" " * 63, b".", b"\x00"])
+    | st.sampled_from([b"\xc3\xa9", b"\xc2\xa0", b"\xc2", b"\xe4\xbd\xa0", b"\xe4\xbd", b"\xff", b"\x80"])
+    | st.sampled_from([b"\xf0\x9f\x98\x80", b"\xe2\x80\x99", b"\xef\xbc\x8c", b"\xf0\x9f\x98"])
     | st.binary(max_size=3),
     max_size=12,
 ).map(b"".join)
@@ -155,8 +156,9 @@ def test_the_tokens_of_any_bytes_are_the_bytes_and_agree_with_the_twin(data):
 
 
 def test_one_word_trained_once_costs_what_was_computed_by_hand():
-    # Byte model of the two types "" and "aa" (sequences E and a a E, B before them). Every gram has count 1 except the
-    # single symbols, which have two left neighbours each; no level has all of n1, n2, n3, so discounts are 0.5, 1, 1.5.
+    # Byte model of the two types "" and "aa" (sequences E and a a E, B before them). Every gram has count 1
+    # except the single symbols, which have two left neighbours each. No level has all of n1, n2, n3, so the
+    # discounts are 0.5, 1 and 1.5.
     one_symbol = (2 - 1.0 + 2 * 1.0 * (1 / 257)) / 4  # a and E alike: two symbols with count 2 in a sum of 4
 
     def two_followers(p):  # contexts B.., a: two symbols follow, each counted once
@@ -172,11 +174,15 @@ def test_one_word_trained_once_costs_what_was_computed_by_hand():
     expected = -math.log2((0.5 + 1.0 * spelled) / 2) - math.log2((0.5 + 1.0 * at_start) / 2)
     model = NgramLM.train(array("aa"), order=1)
     assert model.bits(array("aa"))[0] == pytest.approx(expected, rel=1e-12)
-    assert model.spelling_bits(b"aa") == pytest.approx([-math.log2(p) for p in (at_start, later, later)], rel=1e-12)
-    # Order 3, by the same steps: before anything only "aa" came, after it only the end, and each is one of two types.
+    assert model.spelling_bits(b"aa") == pytest.approx(
+        [-math.log2(p) for p in (at_start, later, later)], rel=1e-12
+    )
+    # Order 3, by the same steps: first only "aa" came, after it only the end, and each is one of two types.
     first = one_follower(one_follower((0.5 + spelled) / 2))
     end = one_follower(one_follower((0.5 + at_start) / 2))
-    assert NgramLM.train(array("aa")).bits(array("aa"))[0] == pytest.approx(-math.log2(first * end), rel=1e-12)
+    assert NgramLM.train(array("aa")).bits(array("aa"))[0] == pytest.approx(
+        -math.log2(first * end), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("texts", [array(), array(None, None), pa.chunked_array([], pa.string())])
@@ -201,7 +207,9 @@ def test_counts_too_poor_for_an_estimate_take_the_fixed_discounts(counts):
 # ---------------------------------------------------------------- the twin
 
 
-WORDS = st.lists(st.sampled_from([b"a", b" a", b" b", b" cat", b"\n", b".", b"\xc3\xa9", b" \xff"]), max_size=14)
+WORDS = st.lists(
+    st.sampled_from([b"a", b" a", b" b", b" cat", b"\n", b".", b"\xc3\xa9", b" \xff"]), max_size=14
+)
 TEXTS = st.lists(WORDS.map(b"".join), max_size=6)
 
 
@@ -240,7 +248,9 @@ def prose() -> NgramLM:
     return NgramLM.train(array(*PROSE))
 
 
-@pytest.mark.parametrize("before", [b"", b"c", b" ca", b" cat", b" the", b"\xc3", b"zq", b"\xff\x00", b"retur"])
+@pytest.mark.parametrize(
+    "before", [b"", b"c", b" ca", b" cat", b" the", b"\xc3", b"zq", b"\xff\x00", b"retur"]
+)
 def test_the_byte_model_sums_to_one_over_257_symbols(prose, before):
     total = 2 ** -prose.spelling_bits(before)[len(before)]  # the token ends here
     total += sum(2 ** -prose.spelling_bits(before + bytes([b]))[len(before)] for b in range(256))
@@ -253,7 +263,16 @@ def spelled(model: NgramLM, token: bytes) -> float:
 
 @pytest.mark.parametrize(
     "before",
-    [[], [b"the"], [b"the", b" cat"], [b" cat", b" sat"], [b"no"], [b"the", b"no"], [b"no", b"the"], [b".", b" the"]],
+    [
+        [],
+        [b"the"],
+        [b"the", b" cat"],
+        [b" cat", b" sat"],
+        [b"no"],
+        [b"the", b"no"],
+        [b"no", b"the"],
+        [b".", b" the"],
+    ],
 )
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_known_tokens_and_the_unknown_together_sum_to_one(before, order):
@@ -283,7 +302,9 @@ def test_a_word_too_long_for_a_double_still_has_a_probability(prose):
 
 def test_a_text_costs_the_sum_of_its_tokens(prose):
     text = "the cat sat on the unheard-of mat"
-    assert prose.bits(array(text))[0] == pytest.approx(prose.token_bits(split(text.encode())).sum(), rel=1e-14)
+    assert prose.bits(array(text))[0] == pytest.approx(
+        prose.token_bits(split(text.encode())).sum(), rel=1e-14
+    )
 
 
 # ---------------------------------------------------------------- it is a fair judge
@@ -292,7 +313,8 @@ def test_a_text_costs_the_sum_of_its_tokens(prose):
 def speech(seed: int, n: int, words: int = 300) -> list[str]:
     """Sentences of a made-up language: a Markov chain with skewed choices over its own words."""
     makes = random.Random(1)
-    names = ["".join(makes.choice("abcdefghijklm") for _ in range(makes.randrange(2, 9))) for _ in range(words)]
+    letters = "abcdefghijklm"
+    names = ["".join(makes.choices(letters, k=makes.randrange(2, 9))) for _ in range(words)]
     follow = {name: makes.choices(names, k=6) for name in names}
     rng = random.Random(seed)
     out = []
@@ -317,12 +339,13 @@ def test_an_arm_of_few_words_does_not_win_by_knowing_few():
     test = array(*speech(2, 60))
     related = speech(3, 200)
     size = sum(map(len, related))
+    other = str.maketrans("abcdefghijklm", "nopqrstuvwxyz")
     arms = {
         "related": related,
         "one word": ["spam " * (size // 5)],
         "one letter": ["a" * size],
         "white space": [" \n" * (size // 2)],
-        "another language": [text.translate(str.maketrans("abcdefghijklm", "nopqrstuvwxyz")) for text in related],
+        "another language": [text.translate(other) for text in related],
         "nothing": [],
     }
     bits = {name: NgramLM.train(array(*texts)).bits(test).sum() for name, texts in arms.items()}
@@ -354,7 +377,8 @@ def test_slices_nulls_and_large_strings_change_no_bit(prose):
     padded = array("left out", *PROSE[:3], None, *PROSE[3:], "left out too")
     inside = padded.slice(1, len(padded) - 2)
     expected = prose.bits(array(*PROSE))
-    for texts in (inside, inside.cast(pa.large_string()), pa.chunked_array([padded.slice(1, 2), padded.slice(3, 5)])):
+    chunked = pa.chunked_array([padded.slice(1, 2), padded.slice(3, 5)])
+    for texts in (inside, inside.cast(pa.large_string()), chunked):
         assert NgramLM.train(texts).bits(array(*PROSE)).tobytes() == expected.tobytes()
         got = prose.bits(texts)
         assert math.isnan(got[3])
