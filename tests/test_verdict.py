@@ -1,0 +1,234 @@
+"""The interval of the verdict: tables, arithmetic by hand, and simulations with a known truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from curate.errors import ConfigError, DataError, InternalError
+from curate.verdict import judge_arms, student_t_quantile, welch_satterthwaite
+
+# ---------------------------------------------------------------- Student's t
+
+
+@pytest.mark.parametrize(
+    ("p", "freedom", "tabled"),
+    [
+        (0.975, 1, 12.7062),
+        (0.975, 2, 4.30265),
+        (0.975, 3, 3.18245),
+        (0.975, 5, 2.57058),
+        (0.975, 9, 2.26216),
+        (0.975, 10, 2.22814),
+        (0.975, 30, 2.04227),
+        (0.975, 120, 1.97993),
+        (0.975, 1_000_000, 1.95997),
+        (0.95, 9, 1.83311),
+        (0.995, 1, 63.6567),
+        (0.995, 9, 3.24984),
+        (0.9995, 4, 8.61030),
+    ],
+)
+def test_quantiles_of_t_agree_with_the_printed_tables(p, freedom, tabled):
+    assert student_t_quantile(p, freedom) == pytest.approx(tabled, rel=3e-6)
+
+
+@pytest.mark.parametrize("p", [0.5001, 0.6, 0.9, 0.975, 0.9999])
+def test_quantiles_of_t_agree_with_the_closed_forms(p):
+    assert student_t_quantile(p, 1) == pytest.approx(math.tan(math.pi * (p - 0.5)), rel=1e-10)
+    of_two = (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+    assert student_t_quantile(p, 2) == pytest.approx(of_two, rel=1e-10)
+    assert student_t_quantile(1 - p, 2) == pytest.approx(-of_two, rel=1e-9)
+
+
+def test_quantiles_of_t_integrate_to_their_probability_between_whole_degrees_of_freedom():
+    freedom, p = 6.7, 0.975
+    t = student_t_quantile(p, freedom)
+    x = np.linspace(0, t, 200_001)
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+    density = scale * (1 + x * x / freedom) ** (-(freedom + 1) / 2)
+    area = (density.sum() - (density[0] + density[-1]) / 2) * (x[1] - x[0])
+    assert 0.5 + area == pytest.approx(p, abs=1e-9)
+
+
+def test_the_median_of_t_is_zero():
+    assert student_t_quantile(0.5, 3.3) == 0.0
+
+
+def test_degrees_of_freedom_are_those_of_the_part_that_counts():
+    assert welch_satterthwaite((4.0, 9), (0.0, 99)) == pytest.approx(9)
+    assert welch_satterthwaite((0.0, 9), (4.0, 99)) == pytest.approx(99)
+    # (1 + 3)^2 / (1 / 9 + 9 / 27)
+    assert welch_satterthwaite((1.0, 9), (3.0, 27)) == pytest.approx(36.0)
+    assert welch_satterthwaite((0.0, 9), (0.0, 27)) == 9
+    assert welch_satterthwaite((1e-300, 9), (3e-300, 27)) == pytest.approx(36.0)
+
+
+# ---------------------------------------------------------------- arithmetic by hand
+
+
+def test_a_verdict_is_what_was_computed_by_hand():
+    # Bytes 10 and 30. The difference is 5 and 15 bits, half a bit per byte on each: resampling finds nothing.
+    selection = np.array([20.0, 60.0])
+    random = np.array([[24.0, 72.0], [25.0, 75.0], [26.0, 78.0]])
+    verdict = judge_arms(selection, random, np.array([10, 30]))
+    assert verdict.selection_bits_per_byte == 2.0
+    assert verdict.random_bits_per_byte == pytest.approx(2.5)
+    assert verdict.random_sd == pytest.approx(0.1)  # of 2.4, 2.5, 2.6
+    assert verdict.difference == pytest.approx(0.5)
+    assert verdict.variance_draws == pytest.approx(0.01 * 4 / 3)
+    assert verdict.variance_documents == pytest.approx(0, abs=1e-30)
+    assert verdict.degrees_of_freedom == pytest.approx(2)
+    half = 4.302652729749464 * 0.1 * math.sqrt(4 / 3)  # 0.4968
+    assert (verdict.low, verdict.high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert verdict.word == "better"
+    assert (verdict.draws, verdict.documents, verdict.test_bytes) == (3, 2, 40)
+
+
+def test_the_part_of_the_documents_is_the_variance_of_a_ratio():
+    rng = np.random.default_rng(4)
+    sizes = rng.integers(50, 500, 400)
+    difference = 0.1 * sizes + rng.normal(0, 20, 400)
+    random = np.tile(3.0 * sizes, (4, 1))
+    verdict = judge_arms(3.0 * sizes - difference, random, sizes)
+    # By linearisation: sum of (difference - ratio * size)^2 over the square of the total
+    ratio = difference.sum() / sizes.sum()
+    linear = ((difference - ratio * sizes) ** 2).sum() * 400 / 399 / sizes.sum() ** 2
+    assert verdict.variance_documents == pytest.approx(linear, rel=0.1)
+    assert verdict.variance_draws == pytest.approx(0, abs=1e-30)
+    assert verdict.degrees_of_freedom == pytest.approx(399)
+
+
+def test_the_words_follow_the_interval():
+    random = np.array([[30.0, 30.0], [31.0, 31.0], [32.0, 32.0], [33.0, 33.0]])
+    sizes = np.array([10, 10])
+    words = [judge_arms(np.full(2, bits), random, sizes).word for bits in (20.0, 31.5, 45.0)]
+    assert words == ["better", "no difference shown", "worse"]
+
+
+def test_arms_that_are_all_alike_show_no_difference():
+    verdict = judge_arms(np.array([8.0, 9.0]), np.array([[8.0, 9.0]] * 3), np.array([4, 4]))
+    assert (verdict.difference, verdict.low, verdict.high) == (0.0, 0.0, 0.0)
+    assert verdict.word == "no difference shown"
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_nearly_the_same():
+    selection, random, sizes = arms(np.random.default_rng(8), documents=80, draws=5, of_arm=0.05, of_text=0.5)
+    one, again, other = (judge_arms(selection, random, sizes, seed=seed) for seed in (1, 1, -2))
+    assert one == again
+    assert one != other
+    assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.1)
+    assert dataclasses.replace(one, word="worse") != one
+
+
+def test_a_higher_confidence_widens_the_interval():
+    selection, random, sizes = arms(np.random.default_rng(8), documents=80, draws=5, of_arm=0.05, of_text=0.5)
+    half, most = (judge_arms(selection, random, sizes, confidence=c) for c in (0.5, 0.99))
+    assert most.low < half.low < half.difference < half.high < most.high
+
+
+def test_a_document_without_bytes_weighs_by_its_bits_alone():
+    verdict = judge_arms(np.array([20.0, 2.0]), np.array([[30.0, 2.0], [30.5, 2.5]]), np.array([11, 0]))
+    assert verdict.selection_bits_per_byte == 2.0
+    assert math.isfinite(verdict.low)
+    assert verdict.low < verdict.high
+
+
+# ---------------------------------------------------------------- simulations: the truth is known
+
+
+def arms(rng, *, documents, draws, of_arm, of_text, gain=0.0, gain_varies=0.0):
+    """Bits of a selection and of random draws: shared effects of each document, an effect of each arm, and of
+    each arm on each document (all in bits per byte); `gain` is what the selection saves."""
+    sizes = np.maximum(1, rng.lognormal(6, 0.8, documents).astype(np.int64))
+    rate = 3.0 + rng.normal(0, 0.7, documents)
+    each = rate + rng.normal(0, of_arm, (draws + 1, 1)) + rng.normal(0, of_text, (draws + 1, documents))
+    bits = each * sizes
+    saved = (gain + rng.normal(0, gain_varies, documents) if gain_varies else gain) * sizes
+    return bits[0] - saved, bits[1:], sizes
+
+
+REGIMES = {
+    "arms differ, texts do not": {"documents": 60, "draws": 10, "of_arm": 0.02, "of_text": 0.0},
+    "texts differ, arms do not": {"documents": 60, "draws": 10, "of_arm": 0.0, "of_text": 0.3},
+    "both, evenly": {"documents": 60, "draws": 10, "of_arm": 0.03, "of_text": 0.2},
+    "three draws": {"documents": 100, "draws": 3, "of_arm": 0.03, "of_text": 0.1},
+    "few documents": {"documents": 12, "draws": 10, "of_arm": 0.03, "of_text": 0.1},
+    "many documents": {"documents": 1_000, "draws": 5, "of_arm": 0.01, "of_text": 0.3},
+}
+
+
+def share_of_claims(regime: dict[str, float], trials: int, **more: float) -> tuple[float, float]:
+    """Shares of trials that say better, and worse."""
+    words = []
+    for trial in range(trials):
+        selection, random, sizes = arms(np.random.default_rng((77, trial)), **regime, **more)
+        words.append(judge_arms(selection, random, sizes, seed=trial).word)
+    return words.count("better") / trials, words.count("worse") / trials
+
+
+def most_at_five_percent(trials: int) -> float:
+    """Three standard deviations above 5 %: 0.05 + 3 sqrt(0.05 * 0.95 / trials)."""
+    return 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_one_more_random_draw_is_rarely_called_better_or_worse(regime):
+    trials = 60 if REGIMES[regime]["documents"] > 100 else 200
+    assert sum(share_of_claims(REGIMES[regime], trials)) <= most_at_five_percent(trials)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", REGIMES)
+def test_one_more_random_draw_is_rarely_called_better_or_worse_in_many_trials(regime):
+    trials = 1_000 if REGIMES[regime]["documents"] > 100 else 4_000
+    assert sum(share_of_claims(REGIMES[regime], trials)) <= most_at_five_percent(trials)
+
+
+def test_a_real_gain_is_found_and_a_real_loss_too():
+    # 60 documents of unequal length are worth about 32. Standard deviations: of the arms 0.03 sqrt(1.1) = 0.03, of
+    # their texts 0.2 sqrt(1.1 / 32) = 0.04, counted twice; together 0.06 bits per byte, and t = 2 of that is 0.12.
+    better, worse = share_of_claims(REGIMES["both, evenly"], 100, gain=0.3)
+    assert better > 0.95
+    assert worse == 0
+    better, worse = share_of_claims(REGIMES["both, evenly"], 100, gain=-0.3)
+    assert better == 0
+    assert worse > 0.95
+
+
+def test_a_gain_on_some_documents_that_is_none_on_average_is_rarely_claimed():
+    # The draws agree, so their spread alone would call every chance mean of the documents' gains a real one.
+    regime = {"documents": 60, "draws": 10, "of_arm": 0.001, "of_text": 0.01}
+    assert sum(share_of_claims(regime, 200, gain_varies=0.3)) <= most_at_five_percent(200)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+BITS, DRAWS, BYTES = np.array([3.0, 4.0]), np.array([[3.0, 4.0], [3.5, 4.5]]), np.array([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"confidence": 95.0}, ConfigError, "0.95"),
+        ({"random_bits": DRAWS[:1]}, ConfigError, "at least 2 random draws"),
+        ({"random_bits": DRAWS[:, :1]}, InternalError, "shapes"),
+        ({"random_bits": BITS}, InternalError, "shapes"),
+        ({"selection_bits": np.array([3.0, np.nan])}, DataError, "leave out null texts"),
+        ({"random_bits": np.array([[3.0, 4.0], [np.inf, 4.5]])}, DataError, "leave out null texts"),
+        ({"test_bytes": np.array([0, 0])}, DataError, "0 bytes"),
+        (
+            {"selection_bits": BITS[:1], "random_bits": DRAWS[:, :1], "test_bytes": BYTES[:1]},
+            DataError,
+            "2 documents",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_with_the_fix(change, error, says):
+    call = {"selection_bits": BITS, "random_bits": DRAWS, "test_bytes": BYTES, **change}
+    with pytest.raises(error, match=says):
+        judge_arms(**call)
