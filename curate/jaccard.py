@@ -89,7 +89,7 @@ def _gram_sets(texts: Sequence[str], shingle_words: int) -> _GramSets:
 def _rarest_first(document: Ints, gram: Ints, documents: int) -> _GramSets:
     """Make sets of (document, gram) pairs, which may repeat, and renumber grams by how few hold them."""
     kinds = int(gram.max()) + 1 if len(gram) else 0
-    pairs = np.unique(document * max(kinds, 1) + gram)
+    pairs = _distinct(document * max(kinds, 1) + gram)
     document, gram = pairs // max(kinds, 1), pairs % max(kinds, 1)
     holders = np.bincount(gram, minlength=kinds)
     by_rarity = np.argsort(holders, kind="stable")
@@ -98,6 +98,17 @@ def _rarest_first(document: Ints, gram: Ints, documents: int) -> _GramSets:
     ordered = np.sort(document * max(kinds, 1) + rank[gram])
     starts = np.searchsorted(ordered, np.arange(documents + 1, dtype=np.int64) * max(kinds, 1))
     return _GramSets(ordered % max(kinds, 1), starts.astype(np.int64), holders[by_rarity].astype(np.int64))
+
+
+def _distinct(values: Ints) -> Ints:
+    """Return the distinct values, ascending; np.unique goes through a hash table and is five times slower."""
+    if len(values) < 2:
+        return values
+    values = np.sort(values)
+    first = np.empty(len(values), dtype=bool)
+    first[0] = True
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return values[first]
 
 
 def _ranges(starts: Ints, stops: Ints) -> Ints:
@@ -159,58 +170,104 @@ def root_of(parent: Ints, i: int) -> int:
     return top
 
 
-def _roots(parent: Ints, members: Ints) -> Ints:
-    """Return `_root` of each of `members`, and point them straight at it."""
-    top = parent[members]
-    while True:
-        above = parent[top]
-        if np.array_equal(above, top):
-            break
-        top = above
-    parent[members] = top
-    return top
-
-
 def _join_similar(sets: _GramSets, threshold: float) -> Ints:
     """Return a union-find forest over the documents, roots being the least indices.
 
-    Documents are taken from small to large and each asks only the smaller ones. The asker must look up its
+    Documents are taken from small to large and each asks only the ones before it. The asker must look up its
     |x| - ceil(t |x|) + 1 rarest grams; since the asked y is the smaller, |y| - ceil(2 t / (1 + t) |y|) + 1 of
     its grams need to stand in the index (half as many at t = 0.5).
+
+    A thousand copies of a form would still meet each other a million times. So each gram remembers whether
+    all that have shown it are of one cluster (`home`); one of them is asked first, and when it is near, the
+    gram has nothing more to tell.
     """
-    count = len(sets.sizes)
-    parent = np.arange(count, dtype=np.int64)
     order = np.argsort(sets.sizes, kind="stable")
     sizes = sets.sizes[order]
     ask = sizes - np.ceil(threshold * sizes - _SLACK).astype(np.int64) + 1
     shown = sizes - np.ceil(2 * threshold / (1 + threshold) * sizes - _SLACK).astype(np.int64) + 1
-    index = _postings(sets, order, shown)
-    # Grams held once meet nobody; they are the first of every document, so a slice leaves them out.
-    alone = int(np.searchsorted(sets.holders, 2))
     smallest = np.searchsorted(sizes, np.ceil(threshold * sizes - _SLACK))
-    marked = np.zeros(len(sets.holders), dtype=bool)
-    for place in range(count):
+    index = _postings(sets, order, shown)
+    filled = np.zeros(len(sets.holders), dtype=np.int64)  # how many of a gram's postings came before
+    home = np.full(len(sets.holders), -1, dtype=np.int64)  # a member of the one cluster, -1 for several
+    forest = _Forest(sets, threshold)
+    for place in range(len(order)):
         document = int(order[place])
         begin = int(sets.starts[document])
         asked = sets.grams[begin : begin + int(ask[place])]
-        asked = asked[int(np.searchsorted(asked, alone)) :]
-        met = index.places[_ranges(index.starts[asked], index.starts[asked + 1])]
-        # The postings hold all places; those of larger documents will ask this one in their turn. Who already
-        # stands in this document's cluster has nothing to tell: that keeps a cluster of thousands cheap.
-        met = met[(met < place) & (met >= smallest[place])]
-        met = np.unique(met[_roots(parent, order[met]) != root_of(parent, document)])
-        if not len(met):
-            continue
-        others = order[met]
-        whole = sets.grams[begin : int(sets.starts[document + 1])]
-        marked[whole] = True
-        shared = _shared(sets, others, marked)
-        marked[whole] = False
-        union = sizes[place] + sets.sizes[others] - shared
-        for other in others[shared / union >= threshold]:
-            a, b = root_of(parent, document), root_of(parent, int(other))
-            parent[max(a, b)] = min(a, b)
-    return parent
+        asked = asked[filled[asked] > 0]
+        if len(asked):
+            homes = home[asked]
+            single = np.flatnonzero(homes >= 0)
+            if len(single):
+                firsts = np.unique(forest.roots(homes[single]), return_index=True)[1]
+                last = index.starts[asked[single[firsts]]] + filled[asked[single[firsts]]] - 1
+                forest.join_near(document, _distinct(order[index.places[last]]))
+                told = np.zeros(len(asked), dtype=bool)
+                told[single] = forest.roots(homes[single]) == forest.root(document)
+                asked = asked[~told]
+            met = index.places[_ranges(index.starts[asked], index.starts[asked] + filled[asked])]
+            met = _distinct(met[met >= smallest[place]])
+            forest.join_near(document, order[met])
+        shows = sets.grams[begin : begin + int(shown[place])]
+        mine = forest.root(document)
+        new = filled[shows] == 0
+        home[shows[new]] = document
+        old = shows[~new]
+        old = old[home[old] >= 0]
+        if len(old):
+            home[old[forest.roots(home[old]) != mine]] = -1
+        filled[shows] += 1
+    return forest.parent
+
+
+class _Forest:
+    """Clusters as a union-find forest whose roots are the least members, and the test that joins them."""
+
+    def __init__(self, sets: _GramSets, threshold: float) -> None:
+        self.sets = sets
+        self.sizes = sets.sizes
+        self.threshold = threshold
+        self.parent: Ints = np.arange(len(self.sizes), dtype=np.int64)
+        self.marked = np.zeros(len(sets.holders), dtype=bool)
+
+    def root(self, i: int) -> int:
+        return root_of(self.parent, i)
+
+    def roots(self, members: Ints) -> Ints:
+        """Return `root` of each of `members`, and point them straight at it."""
+        top = self.parent[members]
+        while True:
+            above = self.parent[top]
+            if np.array_equal(above, top):
+                break
+            top = above
+        self.parent[members] = top
+        return top
+
+    def join_near(self, document: int, others: Ints) -> None:
+        """Join `document` with the clusters of those of `others` that are near it.
+
+        First one of each cluster is asked, then those of the clusters that it did not speak for.
+        """
+        roots = self.roots(others)
+        foreign = roots != self.root(document)
+        others, roots = others[foreign], roots[foreign]
+        first = np.unique(roots, return_index=True)[1]
+        self._join_verified(document, others[first])
+        rest = np.delete(others, first)
+        self._join_verified(document, rest[self.roots(rest) != self.root(document)])
+
+    def _join_verified(self, document: int, others: Ints) -> None:
+        if not len(others):
+            return
+        own = self.sets.grams[self.sets.starts[document] : self.sets.starts[document + 1]]
+        self.marked[own] = True
+        shared = _shared(self.sets, others, self.marked)
+        self.marked[own] = False
+        union = len(own) + self.sizes[others] - shared
+        for other in others[shared / union >= self.threshold]:
+            a, b = self.root(document), self.root(int(other))
+            self.parent[max(a, b)] = min(a, b)
 
 
 def _shared(sets: _GramSets, documents: Ints, marked: npt.NDArray[np.bool_]) -> Ints:
@@ -264,6 +321,12 @@ def _best_across(sets: _GramSets, group: Ints, best: float, low: int, high: int)
     everyone = np.arange(len(sizes), dtype=np.int64)
     prefix = sizes - np.ceil(best * sizes - _SLACK).astype(np.int64) + 1
     index = _postings(sets, everyone, np.minimum(prefix, sizes))
+    # A gram whose showers are all of one group has no pair to offer; most grams of a cluster are such.
+    holder_group, gram = group[index.places], np.repeat(np.arange(len(sets.holders)), np.diff(index.starts))
+    lowest, highest = np.full(len(sets.holders), len(group)), np.full(len(sets.holders), -1)
+    np.minimum.at(lowest, gram, holder_group)
+    np.maximum.at(highest, gram, holder_group)
+    offers = lowest < highest
     marked = np.zeros(len(sets.holders), dtype=bool)
     seen = np.zeros(len(sizes), dtype=bool)
     for document in everyone:
@@ -272,12 +335,13 @@ def _best_across(sets: _GramSets, group: Ints, best: float, low: int, high: int)
         length = int(sizes[document] - np.ceil(best * sizes[document] - _SLACK)) + 1
         asked = whole[:length]
         asked = asked[int(np.searchsorted(asked, low)) : int(np.searchsorted(asked, high))]
+        asked = asked[offers[asked]]
         met = index.places[_ranges(index.starts[asked], index.starts[asked + 1])]
         # Two sets of sizes a <= b can reach a / b at most; the pair is asked from the later document.
         reach = np.minimum(sizes[met], sizes[document]) / np.maximum(sizes[met], sizes[document])
         met = met[(met < document) & (group[met] != group[document]) & (reach > best)]
         seen[met] = True
-        met = np.unique(met) if len(met) < 1000 else np.flatnonzero(seen)
+        met = _distinct(met) if len(met) < 1000 else np.flatnonzero(seen)
         seen[met] = False
         if not len(met):
             continue
