@@ -1,0 +1,240 @@
+"""The library's verbs; the command line calls these and nothing else."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import registry
+from curate import recipe as recipes
+from curate.catalog import OpenRun
+from curate.errors import ConfigError, DataError
+from curate.events import Events, Listener
+from curate.frame import DOC, Frame
+from curate.params import Problems, build, did_you_mean
+from curate.recipe import Recipe
+from curate.runner import Outcome, Run
+from curate.stage import BYTES, IDENTITY, KEY, TEXT, WORDS, Context
+from curate.store import write_atomically
+
+
+def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = (), *, base: Path | str = ".") -> Recipe:
+    """A checked recipe from a file, a shipped recipe's name, plain mappings, or a recipe."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return recipes.from_mapping(dict(recipe), base=Path(base).resolve(), overrides=overrides)
+    return recipes.load(recipe, overrides)
+
+
+def run(
+    recipe: Recipe | Mapping[str, Any] | str | Path, *, run: Path | str | None = None, store: Path | str | None = None,
+    workers: int | None = None, overrides: Sequence[str] = (), listener: Listener | None = None, publish: bool = True,
+    verify_input: bool = False,
+) -> Result:  # fmt: skip
+    """Carry out a recipe and publish what it chose; the same call again does only what is missing.
+
+    `run` is the run folder (by default runs/<recipe's name>), `overrides` are `a.b=value` words. Raises ConfigError,
+    DataError, StageError or RunHeldError; nothing is half-written under a final name.
+    """
+    checked = load_recipe(recipe, overrides)
+    folder = Path(run) if run is not None else Path("runs") / checked.name
+    runner = Run(
+        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), publish=publish,
+        verify_input=verify_input,
+    )  # fmt: skip
+    return Result(runner.execute())
+
+
+class Result(OpenRun):
+    """A finished run: its counts, and the run to ask questions of."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.folder)
+        self.outcome = outcome
+
+    @property
+    def mixture(self) -> Path | None:
+        """The folder of the publication."""
+        return self.outcome.published
+
+    def __repr__(self) -> str:
+        o = self.outcome
+        return f"<run {o.folder}: {o.kept:,} of {o.documents:,} documents kept, {o.seconds:.1f} s>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.__repr__()[1:-1]}</p>" + self.sql("SELECT * FROM funnel")._repr_html_()  # type: ignore[no-any-return]
+
+
+def open_run(folder: Path | str) -> OpenRun:
+    """A run that was done before."""
+    return OpenRun(folder)
+
+
+def score(
+    scorer: str, pool: Sequence[str | Path] | str | Path, *, out: Path | str, targets: Mapping[str, Sequence[str | Path]] | Sequence[str | Path] | str | Path = (),
+    text: str = "text", view: str = "all", id: str | None = None, source: str | None = None, settings: Mapping[str, Any] | None = None,
+    seed: int = 0, workers: int | None = None, listener: Listener | None = None, on_error: str = "fail",
+) -> pa.Schema:  # fmt: skip
+    """Score every document of a pool and write one row each, in input order, as Parquet.
+
+    Columns: the id and the source where named, file, row, curate_identity, curate_bytes, curate_words, then the
+    scorer's own, the main one named after it. Returns the schema that was written.
+    """
+    paths = [pool] if isinstance(pool, str | Path) else list(pool)
+    cls: Any = registry.lookup(scorer)
+    if not getattr(cls, "scores", False) and ":" not in scorer:
+        scorers = [name for name, found in registry.known().items() if getattr(found, "scores", False)]
+        raise ConfigError(f"{scorer!r} is a stage but no scorer{did_you_mean(scorer, scorers)}")
+    named = targets if isinstance(targets, Mapping) else {"target": [targets] if isinstance(targets, str | Path) else list(targets)}
+    raw: dict[str, Any] = {
+        "corpus": {"paths": [str(p) for p in paths], "text": text, "view": view, "id": id, "source": source, "on_error": on_error},
+        "targets": {name: {"guide": [str(f) for f in files]} for name, files in named.items() if files},
+        "seed": seed,
+        "stages": [{scorer: dict(settings or {})}],
+    }
+    recipe = recipes.from_mapping(raw, base=Path.cwd(), name="score", title=f"curate score {scorer}")
+    with tempfile.TemporaryDirectory(prefix="curate-score-") as folder:
+        runner = Run(recipe, Path(folder), workers=workers, events=Events(listener), publish=False)
+        runner.execute()
+        columns = [*([id] if id else []), "file", "row", IDENTITY, BYTES, WORDS, *([source] if source and source != id else [])]
+        columns += [n for n in runner.nodes[-1].columns() if n not in columns]
+        return _copy_docs(runner, columns, Path(out))
+
+
+def _copy_docs(runner: Run, columns: list[str], out: Path) -> pa.Schema:
+    """Write some columns of the wide table, in input order, as one file; atomically."""
+    files = sorted((runner.folder / "docs").glob("docs-*.parquet"))
+    schema = pq.read_schema(files[0])
+    schema = pa.schema([schema.field(n) for n in columns])
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for file in files:
+                with pq.ParquetFile(file, pre_buffer=False) as source:
+                    for batch in source.iter_batches(65536, columns=columns, use_threads=False):
+                        writer.write_batch(batch.select(columns).cast(schema))
+
+    _publish(out, write)
+    return schema
+
+
+def _publish(out: Path, write: Any) -> None:
+    """Write a file of the user's by a temporary name beside it."""
+    out = out.resolve()
+    if not out.parent.is_dir():
+        raise ConfigError(f"expected a folder for the result, got nothing at {out.parent}")
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        write_atomically(out, write, scratch)
+    finally:
+        scratch.rmdir()
+
+
+def select(
+    scores: Path | str, *, out: Path | str, by: str | None = None, how: str = "top_k", budget: str | int | None = None, seed: int = 0,
+    settings: Mapping[str, Any] | None = None, workers: int = 2,
+) -> list[str]:  # fmt: skip
+    """Choose rows of a score file and write them, best first, with their key columns; returns what there is to say.
+
+    `scores` is what `score` wrote, or any Parquet file; its identity is `curate_identity`, or else its row number.
+    """
+    cls: Any = registry.lookup("select")
+    file = Path(scores)
+    if not file.is_file():
+        raise ConfigError(f"expected a Parquet file of scores, got nothing at {file}")
+    try:
+        table = pq.read_table(file, partitioning=None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: expected a Parquet file of scores: {error}") from error
+    problems = Problems()
+    given = {"by": by, "how": how, "budget": budget, **dict(settings or {})}
+    params = build(cls.Params, {k: v for k, v in given.items() if v is not None}, "select", problems)
+    problems.raise_if_any("curate select")
+    source = "source" if "source" in table.schema.names else None
+    targets = _targets_in(table.schema, by)
+    stage = cls(params, Context("select", seed, targets, str(Path.cwd()), source, table.schema))
+    keyed = _keyed(table)
+    reads = stage.finish_reads()
+    for name in reads:
+        if name not in keyed.schema.names:
+            raise ConfigError(f"curate select: {file} has no column {name!r}{did_you_mean(name, keyed.schema.names)}")
+    with tempfile.TemporaryDirectory(prefix="curate-select-") as scratch:
+        chosen = _decide(stage, keyed, reads, Path(scratch), workers)
+    keys = [n for n in ("id", "file", "row", IDENTITY, BYTES, WORDS, "source") if n in table.schema.names]
+    others = [n for n in reads if n in table.schema.names and n not in keys]
+    result = table.select([*keys, *others]).take(chosen[DOC]).append_column("select_rank", chosen["rank"])
+    for name in ("score", "target"):
+        if name in chosen.schema.names:
+            result = result.append_column(f"select_{name}", chosen[name])
+    _publish(Path(out), lambda temporary: pq.write_table(result, temporary, compression="zstd"))
+    return stage.notes()  # type: ignore[no-any-return]
+
+
+def _targets_in(schema: pa.Schema, by: str | None) -> tuple[Any, ...]:
+    """The targets whose scores a file holds: the suffixes of the columns `<by>_<target>` that carry a meaning."""
+    from curate.stage import Target, meaning
+
+    if by is None or by in schema.names:
+        return ()
+    return tuple(Target(n.removeprefix(f"{by}_")) for n in schema.names if n.startswith(f"{by}_") and meaning(schema.field(n))[0])
+
+
+def _keyed(table: pa.Table) -> pa.Table:
+    """The table with doc, identity, key, bytes and words, made where it does not have them."""
+    import numpy as np
+
+    from curate import randomness
+
+    rows = table.num_rows
+    table = table.append_column(DOC, pa.array(np.arange(rows))) if DOC not in table.schema.names else table
+    if IDENTITY not in table.schema.names:
+        table = table.append_column(IDENTITY, table["id"].cast(pa.string()) if "id" in table.schema.names else table[DOC].cast(pa.string()))
+    for name in (BYTES, WORDS):
+        if name not in table.schema.names:
+            table = table.append_column(name, pa.nulls(rows, pa.int64()))
+    return table.append_column(KEY, pa.array(randomness.keys_of(table[IDENTITY].combine_chunks())))
+
+
+def _decide(stage: Any, table: pa.Table, reads: Sequence[str], scratch: Path, workers: int) -> pa.Table:
+    """Let the stage decide over the table; the chosen rows, best first."""
+    from curate.rowhash import of_rows
+
+    places = ("file", "row", DOC)
+    plain = table.drop_columns([n for n in places if n in table.schema.names])
+    schema = stage.prepared(pa.schema([table.schema.field(n) for n in (DOC, *reads)]))
+
+    def hashes(docs: pa.ChunkedArray) -> pa.Table:
+        return pa.table({DOC: docs, "row_hash": pa.array(of_rows(plain.take(docs)), pa.string())})
+
+    batches = (stage.prepare(b) for b in table.select([DOC, *reads]).combine_chunks().to_batches())
+    frame = Frame(schema, batches, hashes, scratch=scratch, threads=workers)
+    try:
+        decided = stage.finish(frame).read_all()
+    finally:
+        frame.close()
+    return decided.filter(decided["keep"]).sort_by("rank")
+
+
+def check(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: Sequence[str] = (), workers: int | None = None) -> dict[str, Any]:
+    """Check a recipe against its corpus and estimate what a run will cost; reads a sample, writes nothing."""
+    from curate.estimate import estimate
+
+    return estimate(load_recipe(recipe, overrides), workers)
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain values, defaults filled in."""
+    return {
+        "corpus": msgspec.to_builtins(recipe.corpus), "targets": {n: msgspec.to_builtins(t) for n, t in recipe.targets.items()}, "seed": recipe.seed,
+        "stages": [{s.stage: {"as": s.label, **msgspec.to_builtins(s.params)}} for s in recipe.stages], "emit": msgspec.to_builtins(recipe.emit),
+    }  # fmt: skip
+
+
+__all__ = ["TEXT", "Result", "check", "load_recipe", "open_run", "resolved", "run", "score", "select"]

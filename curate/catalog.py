@@ -1,0 +1,192 @@
+"""The catalog of a run: views over all that it decided, for DuckDB; and what a document's life was.
+
+`catalog.duckdb` holds views with absolute paths, so the plain `duckdb` client opens it from any folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow as pa
+
+from curate.corpus import TEXT, CorpusSpec, Layout, Part, SourceFile, open_corpus, read_part
+from curate.errors import ConfigError, DataError
+from curate.frame import connect, literal, quote
+from curate.store import read_table, sync, write_table
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from curate.runner import Run
+
+_PARQUET = ("docs", "parts", "stages", "funnel")
+
+
+def build(run: Run) -> Path:
+    """Write the catalog under another name and rename it; readers of the old one keep what they have."""
+    import duckdb
+
+    _write_stages(run)
+    making = run.folder / ".catalog.making.duckdb"
+    making.unlink(missing_ok=True)
+    with duckdb.connect(str(making)) as con:
+        layout = run.corpus.layout
+        for name, query in _views(run.folder, layout.text_kind, layout.text_columns, [f.path for f in run.corpus.files]).items():
+            con.execute(f"CREATE VIEW {name} AS {query}")
+    sync(making)
+    os.replace(making, run.folder / "catalog.duckdb")
+    return run.folder / "catalog.duckdb"
+
+
+def _write_stages(run: Run) -> None:
+    rows = [
+        {"position": n.position, "label": n.label, "stage": n.stage.name, "version": n.stage.version, "key": n.key,
+         "settings": msgspec.json.encode(n.spec.params).decode(), "columns": list(n.columns()), "decides": n.decides()}
+        for n in run.nodes
+    ]  # fmt: skip
+    write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows), run.scratch)
+
+
+def _views(folder: Path, kind: str, columns: Sequence[str], files: list[str]) -> dict[str, str]:
+    places = {"docs": folder / "docs" / "docs-*.parquet", **{n: folder / f"{n}.parquet" for n in _PARQUET[1:]}}
+    views = {name: f"SELECT * FROM read_parquet({literal(str(path))})" for name, path in places.items()}
+    views["selected"] = f"{views['docs']} WHERE curate_keep"
+    texts = _texts_view(kind, columns, files, views["docs"])
+    if texts:
+        views["texts"] = texts
+    return views
+
+
+def _texts_view(text_kind: str, columns: Sequence[str], files: list[str], docs: str) -> str | None:
+    """doc, curate_identity, text, where DuckDB itself can read it: a plain column of parquet, jsonl or csv."""
+    if text_kind != "column":
+        return None
+    column = quote(columns[0])
+    branches = []
+    for kind in sorted({_kind(f) for f in files}):
+        paths = [f for f in files if _kind(f) == kind]
+        if kind == "parquet":
+            listed = ", ".join(literal(p) for p in paths)
+            branches.append(f"SELECT filename AS file, file_row_number AS row, {column} AS text FROM read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true)")
+        elif kind == "jsonl":
+            key = literal("$." + '"' + columns[0] + '"')
+            branches += [f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, json_extract_string(json, {key}) AS text FROM read_ndjson_objects({literal(p)})" for p in paths]
+        elif kind in ("csv", "tsv"):
+            delimiter = literal("\t" if kind == "tsv" else ",")
+            branches += [f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, {column} AS text FROM read_csv({literal(p)}, header = true, all_varchar = true, delim = {delimiter}, quote = '\"', escape = '\"', parallel = false)" for p in paths]
+        else:
+            return None
+    return f"SELECT d.doc, d.curate_identity, t.text FROM ({' UNION ALL '.join(branches)}) t JOIN ({docs}) d ON t.file = d.file AND t.row = d.row"
+
+
+def _kind(file: str) -> str:
+    name = file.lower()
+    for ending, kind in ((".parquet", "parquet"), (".jsonl", "jsonl"), (".jsonl.gz", "jsonl"), (".csv", "csv"), (".tsv", "tsv")):
+        if name.endswith(ending):
+            return kind
+    return "other"
+
+
+class OpenRun:
+    """A run folder, to ask questions of."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder).resolve()
+        if not (self.folder / "catalog.duckdb").exists():
+            raise ConfigError(f"expected a run folder with a catalog.duckdb, got {self.folder}; curate run makes one")
+
+    def connection(self, *, texts: bool = False) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with the run's views; with `texts` also where DuckDB cannot read the text itself."""
+        con = connect(self.folder / ".sql", 2, "2GB")
+        lock = self.lock()
+        views = _views(self.folder, lock["text"]["kind"], lock["text"]["columns"], [f[0] for f in lock["inputs"]])
+        for name, query in views.items():
+            con.execute(f"CREATE VIEW {name} AS {query}")
+        if texts and "texts" not in views:
+            con.register("texts", pa.RecordBatchReader.from_batches(_TEXTS, self._texts()))
+        return con
+
+    def sql(self, query: str) -> Any:
+        """Run a query over docs, parts, stages, funnel, selected, texts; a polars DataFrame, which shows well in a notebook."""
+        import polars as pl
+
+        return pl.from_arrow(self.arrow(query))
+
+    def arrow(self, query: str) -> pa.Table:
+        """The same, as an Arrow table."""
+        import duckdb
+
+        with self.connection(texts="texts" in query) as con:
+            try:
+                return con.execute(query).to_arrow_table()
+            except duckdb.Error as error:
+                raise ConfigError(f"SQL: {error}") from error
+
+    def layout(self) -> Layout:
+        """How the run's corpus is read; opens it again, so its files must be there, unchanged."""
+        lock = self.lock()
+        known = msgspec.json.decode((self.folder / "files.json").read_bytes(), type=list[SourceFile])
+        corpus = open_corpus(msgspec.convert(lock["corpus"], CorpusSpec), Path(lock["base"]), known=known)
+        if {(f.path, f.content) for f in corpus.files} != {(f.path, f.content) for f in known}:
+            raise DataError(f"the corpus of {self.folder} has changed since the run; run it again to read its text")
+        return corpus.layout
+
+    def lock(self) -> dict[str, Any]:
+        """recipe.lock.json."""
+        return msgspec.json.decode((self.folder / "recipe.lock.json").read_bytes())  # type: ignore[no-any-return]
+
+    def parts(self) -> list[Part]:
+        """The parts of the run."""
+        rows = read_table(self.folder / "parts.parquet").to_pylist()
+        return [
+            Part(number=r["part"], file=r["file"], format=r["format"], start=r["start"], stop=r["stop"], first_row=r["first_row"],
+                 rows=r["rows"], bytes=r["bytes"], fingerprint=r["fingerprint"])
+            for r in rows
+        ]  # fmt: skip
+
+    def _texts(self) -> Iterator[pa.RecordBatch]:
+        layout = self.layout()
+        for part in self.parts():
+            at = part.number << 32
+            for batch in read_part(layout, part):
+                docs = pa.array(range(at, at + batch.num_rows), pa.int64())
+                at += batch.num_rows
+                yield pa.record_batch([docs, batch.column(TEXT).cast(pa.large_string())], schema=_TEXTS)
+
+    def text(self, doc: int) -> str | None:
+        """One document's text."""
+        import numpy as np
+
+        part = next(p for p in self.parts() if p.number == doc >> 32)
+        for batch in read_part(self.layout(), part, rows=np.array([doc & 0xFFFFFFFF])):
+            return batch.column(TEXT)[0].as_py()  # type: ignore[no-any-return]
+        return None
+
+    def explain(self, identity: str) -> list[dict[str, Any]]:
+        """Everything that was decided about the documents of one identity: a dict per document.
+
+        `place`, `text` (its head), `stages`: in order, each with `label`, `columns`, and `verdict` (kept, dropped, or
+        None where the stage only measures or never saw it).
+        """
+        with self.connection() as con:
+            docs = con.execute("SELECT * FROM docs WHERE curate_identity = ?", [identity]).to_arrow_table().to_pylist()
+            stages = con.execute("SELECT * FROM stages ORDER BY position").to_arrow_table().to_pylist()
+        found = []
+        for row in docs:
+            told = []
+            for stage in stages:
+                own = {name: row[name] for name in stage["columns"] if name in row}
+                verdict = None
+                if stage["decides"]:
+                    keep = row.get(f"{stage['label']}_keep")
+                    verdict = None if keep is None else "kept" if keep else "dropped"
+                told.append({"label": stage["label"], "stage": stage["stage"], "columns": own, "verdict": verdict})
+            found.append({"row": row, "stages": told, "text": self.text(row["doc"])})
+        return found
+
+
+_TEXTS = pa.schema([("doc", pa.int64()), ("text", pa.large_string())])

@@ -1,0 +1,242 @@
+"""The wide table `docs/`: one row per document with everything that was decided about it, and the funnel.
+
+Sidecars are zipped together by row, part by part. Columns of a stage are null where an earlier stage had dropped the
+document, whatever an earlier run may have computed for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.corpus import Layout, Part, read_part
+from curate.documents import QUARANTINED
+from curate.engine import in_order
+from curate.errors import InternalError
+from curate.plan import Node, part_name
+from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT_HASH, WORDS
+from curate.store import digest, point, read_table, sync, write_table
+
+if TYPE_CHECKING:
+    from curate.runner import Run
+
+#: Text that the documents of one file of `docs/` may have: its columns then take about 128 MB or less.
+GROUP_BYTES = 256_000_000
+KEPT, DROP_STAGE, DROP_REASON = "curate_keep", "curate_drop_stage", "curate_drop_reason"
+_HIDDEN = (KEY, TEXT_HASH, QUARANTINED)
+FUNNEL = pa.schema(
+    [("position", pa.int64()), ("stage", pa.string()), ("reason", pa.string()), ("source", pa.string()),
+     ("documents", pa.int64()), ("bytes", pa.int64()), ("words", pa.int64())]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wide:
+    """The wide table as it stands: its folder and key, and the counts that balance."""
+
+    folder: Path
+    key: str
+    documents: int
+    kept: int
+    text_bytes: int
+    funnel: pa.Table
+
+
+@dataclass(frozen=True)
+class DocsTask:
+    """Some parts, to become one file."""
+
+    layout: Layout
+    parts: list[tuple[Part, int]]
+    nodes: list[Node]
+    source: str | None
+    out: Path
+
+    def described(self) -> str:
+        """What to call this task in an error."""
+        return f"{self.out.name} (from part {self.parts[0][0].number} on)"
+
+
+def columns_of(layout: Layout, nodes: Sequence[Node]) -> pa.Schema:
+    """The wide table's schema; kinds and directions of scores travel in the fields' metadata."""
+    user = [item for item in layout.schema if item.name not in layout.text_columns]
+    fields = [pa.field("doc", pa.int64()), pa.field(IDENTITY, pa.string()), pa.field("file", pa.string()), pa.field("row", pa.int64()), *user]
+    for node in nodes:
+        fields += [item for name, item in node.columns().items() if name not in _HIDDEN and name != IDENTITY]
+    fields += [pa.field(KEPT, pa.bool_()), pa.field(DROP_STAGE, pa.string()), pa.field(DROP_REASON, pa.string())]
+    return pa.schema(fields)
+
+
+def write(run: Run) -> Wide:
+    """Write the wide table if it is not there, switch `docs` to it, and check that the rows balance."""
+    key = digest(
+        run.inputs, [[p.number, p.file] for p in run.parts],
+        [[n.label, n.key, *(str(f.relative_to(run.store)) if f else "" for f in (n.measures, n.state, n.verdicts, n.finished))] for n in run.nodes],
+        str(columns_of(run.corpus.layout, run.nodes)), run.recipe.corpus.source,
+    )  # fmt: skip
+    folder = run.folder / ".docs" / key
+    if not folder.exists():
+        _build(run, folder)
+    funnel = read_table(folder / "_funnel.parquet")
+    counts = {row["part"]: row["rows"] for row in read_table(folder / "_rows.parquet").to_pylist()}
+    wide = _balanced(run, folder, key, funnel, counts)
+    run.write_parts(counts)
+    write_table(run.folder / "funnel.parquet", funnel, run.scratch)
+    point(run.folder / "docs", f".docs/{key}")
+    for old in (run.folder / ".docs").iterdir():
+        if old.name != key:
+            shutil.rmtree(old, ignore_errors=True)
+    return wide
+
+
+def _build(run: Run, folder: Path) -> None:
+    making = folder.with_name(f"making-{folder.name}")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    pairs = list(zip(run.parts, run.twins, strict=True))
+    groups = list(in_order(pairs, [p.bytes for p in run.parts], GROUP_BYTES))
+    tasks = [
+        DocsTask(run.corpus.layout, group, run.nodes, run.recipe.corpus.source, making / f"docs-{i:05d}.parquet")
+        for i, group in enumerate(groups)
+    ]
+    with run.events.phase("docs"):
+        results = run.engine.map("curate.docs:write_file", tasks)
+    rows = {number: count for counts, _ in results for number, count in counts.items()}
+    funnel = _merged([table for _, table in results])
+    write_table(making / "_funnel.parquet", funnel, run.scratch)
+    write_table(making / "_rows.parquet", pa.table({"part": list(rows), "rows": list(rows.values())}), run.scratch)
+    sync(making)
+    making.rename(folder)
+    sync(folder.parent)
+
+
+def _merged(tables: list[pa.Table]) -> pa.Table:
+    """Add up the counts of all files; sorted, so that neither files nor workers show."""
+    everything = pa.concat_tables(tables)
+    summed = everything.group_by(["position", "stage", "reason", "source"]).aggregate(
+        [("documents", "sum"), ("bytes", "sum"), ("words", "sum")]
+    )
+    summed = summed.rename_columns([n.removesuffix("_sum") for n in summed.schema.names]).select(FUNNEL.names).cast(FUNNEL)
+    order = [("position", "ascending"), ("stage", "ascending"), ("reason", "ascending"), ("source", "ascending")]
+    return summed.sort_by(order)
+
+
+def _balanced(run: Run, folder: Path, key: str, funnel: pa.Table, counts: dict[int, int]) -> Wide:
+    """read = kept + dropped by reason + quarantined, each side counted on its own; otherwise the run fails."""
+    files = sorted(folder.glob("docs-*.parquet"))
+    written = sum(pq.read_metadata(file).num_rows for file in files)
+    by_stage = {row["stage"]: 0 for row in funnel.to_pylist()}
+    for row in funnel.to_pylist():
+        by_stage[row["stage"]] += row["documents"]
+    read, kept = sum(counts.values()), by_stage.get("kept", 0)
+    dropped = sum(n for stage, n in by_stage.items() if stage != "kept")
+    known = sum(p.rows for p in run.parts if p.rows >= 0)
+    if not (read == written == kept + dropped) or (all(p.rows >= 0 for p in run.parts) and known != read):
+        raise InternalError(f"rows do not balance: {read} read, {written} in docs, {kept} kept + {dropped} dropped; nothing was published")
+    kept_bytes = sum(row["bytes"] for row in funnel.to_pylist())
+    return Wide(folder, key, read, kept, kept_bytes, funnel)
+
+
+def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table]:
+    """Write one file of the wide table; return each part's rows and the file's funnel."""
+    schema = columns_of(task.layout, task.nodes)
+    counts: dict[int, int] = {}
+    funnels = []
+    plain = [f.name for f in schema if pa.types.is_floating(f.type)]
+    coded = [n for n in schema.names if n not in plain and n not in (IDENTITY, "doc", "row")]
+    with pq.ParquetWriter(task.out, schema, compression="zstd", compression_level=1, use_dictionary=coded) as writer:
+        for part, twin in task.parts:
+            table = part_table(task.layout, part, twin, task.nodes, schema)
+            counts[part.number] = table.num_rows
+            writer.write_table(table, row_group_size=65536)
+            funnels.append(_funnel(table, task.nodes, task.source))
+    sync(task.out)
+    return counts, pa.concat_tables(funnels)
+
+
+def part_table(layout: Layout, part: Part, twin: int, nodes: Sequence[Node], schema: pa.Schema) -> pa.Table:
+    """All columns of the wide table for one part."""
+    name = part_name(part, twin)
+    user = [n for n in layout.schema.names if n not in layout.text_columns]
+    columns: dict[str, Any] = {}
+    rows, alive = None, np.empty(0, bool)
+    drop_stage: np.ndarray = np.empty(0, object)
+    reasons: list[tuple[np.ndarray, pa.Array]] = []
+    for node in nodes:
+        stored = _stored(node, name)
+        if rows is None:
+            rows = len(next(iter(stored.values())))
+            alive, drop_stage = np.ones(rows, bool), np.full(rows, None, object)
+        shown = alive.copy()
+        for item, values in stored.items():
+            values = values.combine_chunks()
+            if not shown.all() and node.named:
+                values = pc.if_else(pa.array(shown), values, pa.scalar(None, values.type))
+            columns[node.column(item)] = values
+        if node.decides():
+            keep = np.asarray(pc.fill_null(stored[KEEP], False).to_numpy()).astype(bool)
+            gone = shown & ~keep
+            drop_stage[gone] = node.label
+            reasons.append((gone, stored[REASON].combine_chunks()))
+            alive &= keep
+    assert rows is not None
+    columns |= {
+        "doc": pa.array((part.number << 32) + np.arange(rows, dtype=np.int64)),
+        "file": pa.array([part.file], pa.string()).take(pa.array(np.zeros(rows, np.int32))),
+        "row": pa.array(part.first_row + np.arange(rows, dtype=np.int64)),
+        KEPT: pa.array(alive), DROP_STAGE: pa.array(drop_stage, pa.string()), DROP_REASON: _reason(rows, reasons),
+    }  # fmt: skip
+    if user:
+        batches = list(read_part(layout, part, columns=user, text=False))
+        own = pa.Table.from_batches(batches) if batches else pa.table([pa.array([], layout.schema.field(n).type) for n in user], user)
+        if own.num_rows != rows:
+            raise InternalError(f"{part.file}: part {part.number} had {rows} rows in the first pass and has {own.num_rows} now")
+        columns |= {n: own[n] for n in user}
+    return pa.table([columns[n] for n in schema.names], schema)
+
+
+def _stored(node: Node, name: str) -> dict[str, pa.ChunkedArray]:
+    """All stored columns of a node for a part, by field name."""
+    found: dict[str, pa.ChunkedArray] = {}
+    if node.measures is not None:
+        pair = node.sidecars().read(name)
+        if pair is None:
+            raise InternalError(f"the sidecar of {node.label!r} for part {name} is missing")
+        found |= {n: pair[0][n] for n in pair[0].schema.names}
+    for folder in (node.verdicts, node.finished):
+        if folder is not None:
+            table = read_table(folder / f"{name}.parquet")
+            found |= {n: table[n] for n in table.schema.names}
+    return found
+
+
+def _reason(rows: int, reasons: list[tuple[np.ndarray, pa.Array]]) -> pa.Array:
+    result = pa.nulls(rows, pa.string())
+    for gone, reason in reasons:
+        if gone.any():
+            result = pc.if_else(pa.array(gone), reason, result)
+    return result
+
+
+def _funnel(table: pa.Table, nodes: Sequence[Node], source: str | None) -> pa.Table:
+    """Documents, bytes and words of one part by what became of them."""
+    stage = pc.fill_null(table[DROP_STAGE], "kept")
+    places = {n.label: n.position for n in nodes} | {"kept": len(nodes)}
+    labels = pa.array(list(places))
+    position = pa.array(list(places.values()), pa.int64()).take(pc.index_in(stage, labels).combine_chunks())
+    sources = table[source].cast(pa.string()) if source else pa.nulls(table.num_rows, pa.string())
+    flat = pa.table(
+        {"position": position, "stage": stage, "reason": table[DROP_REASON], "source": sources, "bytes": pc.fill_null(table[BYTES], 0),
+         "words": pc.fill_null(table[WORDS], 0)}
+    )  # fmt: skip
+    counted = flat.group_by(["position", "stage", "reason", "source"]).aggregate([([], "count_all"), ("bytes", "sum"), ("words", "sum")])
+    counted = counted.rename_columns([{"count_all": "documents"}.get(n, n.removesuffix("_sum")) for n in counted.schema.names])
+    return counted.select(FUNNEL.names).cast(FUNNEL)

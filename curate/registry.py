@@ -1,0 +1,103 @@
+"""The stages by name, filled by one decorator; and stages from a user's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from curate.errors import ConfigError
+from curate.params import did_you_mean
+
+T = TypeVar("T", bound=type)
+
+STAGES: dict[str, type] = {}
+#: The modules that register stages: imported when a stage is first looked up, never by the core.
+BUILT_IN = (
+    "curate.documents",
+    "curate.scorers.dsir",
+    "curate.pipelines.length",
+    "curate.pipelines.dedup_exact",
+    "curate.pipelines.select",
+)
+
+
+def register(name: str) -> Callable[[T], T]:
+    """Register a stage class under `name`; a second class of that name is refused, naming both modules."""
+
+    def keep(cls: T) -> T:
+        other = STAGES.get(name)
+        if other is not None and other.__qualname__ != cls.__qualname__:
+            raise ConfigError(f"two stages are named {name!r}: {other.__module__} and {cls.__module__}")
+        cls.name = name  # type: ignore[attr-defined]
+        STAGES[name] = cls
+        return cls
+
+    return keep
+
+
+def known() -> dict[str, type]:
+    """All built-in stages by name."""
+    for module in BUILT_IN:
+        importlib.import_module(module)
+    return dict(sorted(STAGES.items()))
+
+
+def lookup(name: str, base: Path | None = None) -> type:
+    """Find a stage: a built-in's name, `package.module:Class`, or `file.py:Class` (relative to `base`)."""
+    if ":" in name:
+        return _from_outside(name, base or Path())
+    stages = known()
+    if name not in stages:
+        raise ConfigError(f"unknown stage {name!r}{did_you_mean(name, stages)}")
+    return stages[name]
+
+
+def source_hash(cls: type) -> str:
+    """Hash of the file that defines an outside stage, so that editing it recomputes; '' for a built-in."""
+    if getattr(cls, "name", None) in STAGES and STAGES[cls.name] is cls:  # type: ignore[attr-defined]
+        return ""
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest() if file else ""
+
+
+def _from_outside(name: str, base: Path) -> type:
+    place, _, class_name = name.rpartition(":")
+    if place.endswith(".py"):
+        module = _module_of_file((base / place).resolve())
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise ConfigError(f"stage {name!r}: cannot import {place!r}: {error}") from error
+    cls = getattr(module, class_name, None)
+    if not isinstance(cls, type):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
+        raise ConfigError(f"stage {name!r}: {place} has no class {class_name!r}{did_you_mean(class_name, classes)}")
+    if not hasattr(cls, "name"):
+        cls.name = class_name.lower()  # type: ignore[attr-defined]
+    return cls
+
+
+def _module_of_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigError(f"expected a Python file with a stage, got nothing at {path}")
+    name = f"curate_outside_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"cannot load {path} as a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{path} failed while it was imported: {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,562 @@
+"""A run: a recipe carried out in a run folder. Reads from top to bottom: plan, passes, wide table, publication.
+
+Nothing here knows a stage by name. Each step looks at what the store has and does what is missing, so resuming is
+running again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from curate import docs, documents
+from curate.corpus import TEXT as TEXT_COLUMN
+from curate.corpus import Corpus, Part, SourceFile, load_table, open_corpus
+from curate.engine import LocalEngine, available_cpus, in_order
+from curate.errors import ConfigError, DataError, InternalError
+from curate.events import Events
+from curate.frame import DOC, Frame
+from curate.passes import PassTask
+from curate.plan import Node, NodeSpec, check_reads, kept_by, part_name, stage_key, stored_column, twins, wide_columns
+from curate.recipe import Recipe, StageSpec
+from curate.rowhash import HashTask
+from curate.stage import BASE_COLUMNS, BYTES, IDENTITY, KEEP, KEY, TEXT, TEXT_HASH, WORDS, Context
+from curate.store import digest, empty, held, read_table, sync, write_bytes, write_table
+
+#: About how many bytes of text one task holds: enough to hide the cost of a message, few enough to balance workers.
+TASK_BYTES = 48_000_000
+#: Columns of ours in the wide table that are a place, not something a user may have a column for.
+PLACES = ("doc", "part", "file", "row")
+
+
+@dataclass
+class Outcome:
+    """What a run did; `published` is None where nothing was emitted."""
+
+    folder: Path
+    documents: int
+    kept: int
+    text_bytes: int
+    computed_parts: int
+    published: Path | None
+    warnings: list[str]
+    seconds: float
+
+
+class Run:
+    """One execution of one recipe, and the folder that holds all it produced."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, store: Path | None = None, workers: int | None = None, events: Events | None = None,
+        publish: bool = True, verify_input: bool = False,
+    ) -> None:  # fmt: skip
+        self.recipe = recipe
+        self.folder = folder.resolve()
+        self.store = (store or self.folder / "store").resolve()
+        self.workers = workers or available_cpus()
+        self.events = events or Events()
+        self.publish = publish
+        self.verify_input = verify_input
+        self.scratch = self.store / "tmp" / digest(str(self.folder))[:12]
+        self.nodes: list[Node] = []
+        self.warnings: list[str] = []
+        self.computed: set[int] = set()
+
+    # -- the whole of it ------------------------------------------------------------------------------------------
+
+    def execute(self) -> Outcome:
+        """Carry the recipe out; raises a CurateError with nothing half-written where that cannot be."""
+        started = time.perf_counter()
+        with held(self.folder), LocalEngine(self.workers) as self.engine:
+            empty(self.scratch)
+            self.plan()
+            self.engine.warm(len(self.tasks()))
+            self._write_lock()
+            self._passes()
+            wide = docs.write(self)
+            published = None
+            if self.publish:
+                from curate.pipelines import emit
+
+                published = emit.publish(self, wide)
+            self._write_catalog()
+            empty(self.scratch)
+        outcome = Outcome(
+            self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
+            time.perf_counter() - started,
+        )  # fmt: skip
+        self.events.emit("finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
+                         computed_parts=outcome.computed_parts)  # fmt: skip
+        return outcome
+
+    # -- plan -----------------------------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """Open the corpus and the targets, build the nodes, and check all that can be checked before text is read."""
+        recipe = self.recipe
+        known = self._known_files()
+        self.corpus: Corpus = open_corpus(recipe.corpus, recipe.base, known=known, verify=self.verify_input)
+        self.parts = self._numbered(self.corpus.parts)
+        self.twins = twins(self.parts)
+        self.names = [part_name(p, t) for p, t in zip(self.parts, self.twins, strict=True)]
+        self._check_user_columns()
+        self._load_targets()
+        self._build_nodes()
+        self.inputs = digest([p.fingerprint for p in self.parts])
+
+    def _known_files(self) -> list[SourceFile]:
+        file = self.folder / "files.json"
+        return msgspec.json.decode(file.read_bytes(), type=list[SourceFile]) if file.exists() else []
+
+    def _numbered(self, parts: Sequence[Part]) -> list[Part]:
+        """Part numbers are append-only within a run folder: a part keeps the number it had."""
+        before: dict[tuple[Any, ...], list[int]] = {}
+        taken = -1
+        if (self.folder / "parts.parquet").exists():
+            for row in read_table(self.folder / "parts.parquet").to_pylist():
+                before.setdefault((row["file"], row["start"], row["stop"], row["fingerprint"]), []).append(row["part"])
+                taken = max(taken, row["next"] - 1)
+        numbered = []
+        for part in parts:
+            olds = before.get((part.file, part.start, part.stop, part.fingerprint))
+            if olds:
+                number = olds.pop(0)
+            else:
+                taken += 1
+                number = taken
+            numbered.append(msgspec.structs.replace(part, number=number))
+        self.next_part = max([taken, *[p.number for p in numbered]], default=-1) + 1
+        return numbered
+
+    def _check_user_columns(self) -> None:
+        for name in self.corpus.layout.schema.names:
+            if name.startswith("curate_") or name in PLACES:
+                taken = self.corpus.layout.schema.names
+                raise ConfigError(
+                    f"the corpus has a column {name!r}, a name that the wide table needs for itself; rename it in the corpus (it has {', '.join(taken)})"
+                )
+
+    def _load_targets(self) -> None:
+        """Read the targets' files; guide and test must share no document, and neither may be a pool file."""
+        self.targets: dict[str, dict[str, pa.Table]] = {}
+        pool = {Path(f.path).resolve() for f in self.corpus.files}
+        rows: list[tuple[bytes, str]] = []
+        for name, spec in self.recipe.targets.items():
+            splits: dict[str, pa.Table] = {}
+            for split in ("guide", "tuning", "test"):
+                files = spec.files(split)
+                if not files:
+                    continue
+                splits[split] = load_table(
+                    files, base=self.recipe.base, text=spec.text or self.recipe.corpus.text, view=self.recipe.corpus.view
+                )
+                for file in files:
+                    if (self.recipe.base / file).resolve() in pool:
+                        raise ConfigError(f"targets.{name}.{split}: {file} is a file of the pool too; a target's files must lie outside it")
+                hashes = set(documents.text_hashes(splits[split][TEXT_COLUMN].combine_chunks()).to_pylist())
+                rows += [(h, f"{split} of {name}") for h in sorted(hashes)]
+            self.targets[name] = splits
+        self._check_splits(rows)
+        held_first = sorted(rows, key=lambda row: (row[1].startswith("guide"), row[1], row[0]))
+        first: dict[bytes, str] = {}
+        for value, place in held_first:
+            first.setdefault(value, place)
+        self.target_documents = pa.table(
+            {"hash": pa.array(list(first), pa.binary(16)), "place": pa.array(list(first.values()), pa.string())}
+        )
+        self.targets_key = digest([[value.hex(), place] for value, place in rows])
+
+    def _check_splits(self, rows: list[tuple[bytes, str]]) -> None:
+        """A document that steers must not judge: guide, tuning and test of all targets share none."""
+        places: dict[bytes, list[str]] = {}
+        for value, place in rows:
+            places.setdefault(value, []).append(place)
+        mixed: dict[str, int] = {}
+        for found in places.values():
+            kinds = {place.split(" ")[0] for place in found}
+            if len(kinds) > 1:
+                mixed[" and ".join(found)] = mixed.get(" and ".join(found), 0) + 1
+        if mixed:
+            lines = "; ".join(f"{count} in {where}" for where, count in sorted(mixed.items()))
+            raise DataError(f"targets: documents stand in more than one split: {lines}; a document that steers a selection cannot judge it: remove them from one (curate split makes disjoint files)")
+
+    def guides(self) -> dict[str, pa.ChunkedArray]:
+        """Each target's guide texts."""
+        return {name: splits["guide"][TEXT_COLUMN] for name, splits in self.targets.items()}
+
+    def _build_nodes(self) -> None:
+        layout, recipe = self.corpus.layout, self.recipe
+        base = documents.DocumentsParams(
+            text=recipe.corpus.text, view=recipe.corpus.view, text_columns=list(layout.text_columns), id=recipe.corpus.id,
+            quarantine=recipe.corpus.on_error == "quarantine",
+        )  # fmt: skip
+        self._add_node(StageSpec("documents", documents.QUARANTINE, base, "corpus"), named=False)
+        if self.targets:
+            overlap = documents.OverlapParams(targets=self.targets_key)
+            self._add_node(StageSpec(documents.OVERLAP, documents.OVERLAP, overlap, "targets"))
+        for spec in recipe.stages:
+            self._add_node(spec)
+
+    def _add_node(self, spec: StageSpec, *, named: bool = True) -> None:
+        user = self.corpus.layout.schema
+        before = [item for node in self.nodes for item in node.columns().values()]
+        context = Context(
+            spec.label, self.recipe.seed, self.recipe.stage_targets(), str(self.recipe.base), self.recipe.corpus.source,
+            pa.schema([*before, *user]),
+        )  # fmt: skip
+        node_spec = NodeSpec(spec.stage, self.recipe.base, msgspec.to_builtins(spec.params), context)
+        try:
+            node = Node(len(self.nodes), spec.label, node_spec, named=named)
+            reads = [n for verb in ("reads", "fit_reads", "judge_reads", "finish_reads") if hasattr(node.stage, verb)
+                     and _has(node, verb) for n in getattr(node.stage, verb)()]  # fmt: skip
+            own = [node.column(f) for f in node.fields().names]
+            check_reads(spec.label, [n for n in reads if n not in own], self.nodes, user)
+        except ConfigError as error:
+            raise ConfigError(f"{spec.where}: {error}") from error
+        taken = {*user.names, *wide_columns(self.nodes)}
+        for column in node.columns():
+            if column in taken:
+                whose = "the corpus" if column in user.names else "an earlier stage"
+                raise ConfigError(f"{spec.where}: its column {column!r} clashes with one of {whose}; give the stage another label: as: {spec.label}_2")
+        self.nodes.append(node)
+
+    # -- passes ---------------------------------------------------------------------------------------------------
+
+    def _passes(self) -> None:
+        """Walk the stages; run what has gathered whenever one needs to have seen all parts."""
+        pending: list[tuple[str, int]] = []
+        for node in self.nodes:
+            node.key = stage_key(node, self._input_keys(node))
+            if "fit" in node.verbs:
+                self._fit(node, pending)
+                pending = []
+            elif node.label == documents.OVERLAP:
+                node.state = self.store / node.key / "state" / "targets.parquet"
+                if not node.state.exists():
+                    write_table(node.state, self.target_documents, self.scratch)
+            if "apply" in node.verbs:
+                node.measures = self.store / node.key / (node.state.stem if node.state else "measures")
+                pending.append(("apply", node.position))
+            if "judge" in node.verbs:
+                node.verdicts = self.store / digest(node.key, node.spec.params, self._verdict_keys(node)) / "verdict"
+                pending.append(("judge", node.position))
+            if "finish" in node.verbs:
+                self._run_pass(pending)
+                pending = []
+                self._finish(node)
+        self._run_pass(pending)
+        self._check_ids()
+        self._warn_of_guides()
+
+    def _input_keys(self, node: Node) -> dict[str, str]:
+        """The keys of the columns a stage reads: for a user's column its type, since part fingerprints hold its content."""
+        wide = wide_columns(self.nodes[: node.position])
+        layout = self.corpus.layout
+        keys: dict[str, str] = {}
+        for verb in ("reads", "fit_reads", "judge_reads", "finish_reads"):
+            if not _has(node, verb):
+                continue
+            for name in getattr(node.stage, verb)():
+                if name in wide:
+                    source = wide[name][0]
+                    keys[name] = digest(source.key, source.state.stem if source.state else "")
+                elif name in layout.schema.names:
+                    keys[name] = str(layout.schema.field(name).type)
+                elif name == TEXT:
+                    keys[name] = digest([layout.spec.text, layout.spec.view, list(layout.text_columns)])
+        return keys
+
+    def _verdict_keys(self, node: Node) -> list[str]:
+        """What decides which rows a stage is shown: the earlier verdicts."""
+        folders = [n.verdicts or n.finished for n in self.nodes[: node.position] if n.decides()]
+        return [digest(f.parent.name, f.name) for f in folders if f is not None]
+
+    def tasks(self) -> list[list[tuple[Part, int]]]:
+        """The parts in tasks: large parts alone, small ones together."""
+        pairs = list(zip(self.parts, self.twins, strict=True))
+        share = max(1, sum(p.bytes for p in self.parts) // (4 * self.workers))
+        return list(in_order(pairs, [max(p.bytes, 50_000) for p in self.parts], min(TASK_BYTES, share)))
+
+    def _run_pass(self, steps: list[tuple[str, int]]) -> list[Any]:
+        if not steps:
+            return []
+        nodes = self.nodes[: max(at for _, at in steps) + 1]
+        tasks = [PassTask(self.corpus.layout, parts, nodes, steps, self.scratch) for parts in self.tasks()]
+        names = [f"{self.nodes[at].label}.{verb}" for verb, at in steps]
+        results = []
+        with self.events.phase(" + ".join(names), total=sum(p.bytes for p in self.parts)) as phase:
+            for group in self.engine.map("curate.passes:run_pass", tasks, partial(_advance, phase, self._part_bytes())):
+                results += group
+        self.computed |= {r.number for r in results if r.documents}
+        self.rows = {r.number: r.rows for r in results}
+        return results
+
+    def _part_bytes(self) -> dict[int, int]:
+        return {p.number: p.bytes for p in self.parts}
+
+    def _fit(self, node: Node, pending: list[tuple[str, int]]) -> None:
+        """Fit on the parts, merge, close; the state is named by what it was fitted on."""
+        frozen = self._frozen(node)
+        if frozen is not None:
+            node.state = frozen
+            self._run_pass(pending)
+            return
+        node.partials = self.store / node.key / "fit"
+        results = self._run_pass([*pending, ("fit", node.position)])
+        fitted = sorted(r.partials[node.position] for r in results)
+        guides = digest(self.targets_key if getattr(node.stage, "uses_targets", False) else "")
+        state = self.store / node.key / "state" / f"{digest(fitted, guides)}.parquet"
+        if not state.exists():
+            with self.events.phase(f"{node.label}.merge"):
+                merged: pa.Table | None = None
+                for name in fitted:
+                    table = read_table(node.partials / f"{name}.parquet")
+                    merged = table if merged is None else node.stage.merge([merged, table])
+                if merged is None:
+                    raise DataError("the corpus has no parts to fit on")
+                write_table(state, node.stage.close(merged, self.guides()), self.scratch)
+        node.state = state
+        if getattr(node.stage, "frozen", False):
+            write_bytes(self.folder / "frozen" / f"{node.label}.json", msgspec.json.encode([node.key, state.name, guides]), self.scratch)
+
+    def _frozen(self, node: Node) -> Path | None:
+        """The state that an earlier run of this folder froze, where its settings and targets are still the same."""
+        record = self.folder / "frozen" / f"{node.label}.json"
+        if not getattr(node.stage, "frozen", False) or not record.exists():
+            return None
+        key, name, guides = msgspec.json.decode(record.read_bytes(), type=tuple[str, str, str])
+        state = self.store / key / "state" / name
+        same = key == node.key and guides == digest(self.targets_key if getattr(node.stage, "uses_targets", False) else "")
+        if same and state.exists():
+            self.events.emit("note", text=f"{node.label}: the frozen state {name[:8]} is used; nothing is fitted")
+            return state
+        return None
+
+    def _finish(self, node: Node) -> None:
+        """Show a stage all documents' columns at once and scatter what it says over the parts."""
+        inputs = digest(self.inputs, [p.number for p in self.parts], self._verdict_keys(node), node.spec.params)
+        node.finished = self.store / node.key / "finish" / inputs
+        if all((node.finished / f"{name}.parquet").exists() for name in self.names):
+            return
+        reads = list(dict.fromkeys([*node.stage.finish_reads()]))
+        with self.events.phase(f"{node.label}.finish"):
+            frame = Frame(
+                self._frame_schema(node, reads), self._frame_batches(node, reads), self._row_hashes,
+                scratch=self.scratch, threads=self.workers,
+            )  # fmt: skip
+            try:
+                self._scatter(node, node.stage.finish(frame))
+            finally:
+                frame.close()
+        for note in getattr(node.stage, "notes", list)():
+            self.warnings.append(note)
+            self.events.emit("warning" if "warning" in note.split(":")[0] else "note", text=f"{node.label}: {note}")
+
+    def _frame_schema(self, node: Node, reads: Sequence[str]) -> pa.Schema:
+        wide = {n: item for earlier in self.nodes[: node.position + 1] for n, item in earlier.columns().items()}
+        fields = [pa.field(DOC, pa.int64())]
+        for name in reads:
+            item = wide[name] if name in wide else self.corpus.layout.schema.field(name)
+            fields.append(pa.field(name, item.type))
+        return getattr(node.stage, "prepared", lambda schema: schema)(pa.schema(fields))
+
+    def _frame_batches(self, node: Node, reads: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """For each part, the columns of the rows that earlier stages kept."""
+        prepare = getattr(node.stage, "prepare", None)
+        for part, name in zip(self.parts, self.names, strict=True):
+            table = self.part_columns(part, name, reads, node.position)
+            for batch in table.combine_chunks().to_batches():
+                yield prepare(batch) if prepare else batch
+
+    def part_columns(self, part: Part, name: str, reads: Sequence[str], position: int) -> pa.Table:
+        """`doc` and some columns of the wide table for the rows of a part that nodes before `position` kept."""
+        wide = wide_columns(self.nodes[: position + 1])
+        rows = self.rows_of(part, name)
+        keep = np.ones(rows, bool)
+        for earlier in self.nodes[:position]:
+            keep &= kept_by(earlier, name, rows)
+        index = np.flatnonzero(keep)
+        columns: dict[str, Any] = {DOC: pa.array((part.number << 32) + index)}
+        user = [n for n in reads if n not in wide]
+        if user:
+            from curate.corpus import read_part
+
+            batches = list(read_part(self.corpus.layout, part, columns=user, text=False))
+            table = pa.Table.from_batches(batches) if batches else None
+        for column in reads:
+            if column in wide:
+                values = stored_column(*_swap(wide[column], name))
+            else:
+                values = table[column] if table is not None else pa.chunked_array([], self.corpus.layout.schema.field(column).type)
+            columns[column] = values if len(index) == rows else values.take(pa.array(index))
+        return pa.table(columns)
+
+    def rows_of(self, part: Part, name: str) -> int:
+        """How many rows a part has: known once the first pass has been over it."""
+        if part.number not in getattr(self, "rows", {}):
+            found = self.nodes[0].sidecars().read(name, [])
+            if found is None:
+                raise InternalError(f"part {part.number} has not been read")
+            self.rows[part.number] = len(found[1])
+        return self.rows[part.number]
+
+    def _scatter(self, node: Node, reader: pa.RecordBatchReader) -> None:
+        """Write a finish's rows, which come in order of doc, as one file for each part, aligned with its rows."""
+        assert node.finished is not None
+        schema = node.finish_fields()
+        table = reader.read_all()
+        docs_column = table[DOC].to_numpy()
+        if len(docs_column) > 1 and not (np.diff(docs_column) > 0).all():
+            raise InternalError(f"stage {node.label!r}: finish must give each document once, in order of doc")
+        for part, name in zip(self.parts, self.names, strict=True):
+            low, high = np.searchsorted(docs_column, [part.number << 32, (part.number + 1) << 32])
+            rows = self.rows_of(part, name)
+            place = np.full(rows, -1)
+            place[docs_column[low:high] & 0xFFFFFFFF] = np.arange(high - low)
+            part_table = table.slice(low, high - low).select(schema.names).cast(schema).combine_chunks()
+            write_table(node.finished / f"{name}.parquet", part_table.take(pa.array(place, mask=place < 0)), self.scratch)
+
+    def _row_hashes(self, docs_column: pa.ChunkedArray) -> pa.Table:
+        """Hash the whole rows of some documents, part by part, in the workers."""
+        wanted = np.sort(docs_column.to_numpy())
+        tasks = []
+        for part in self.parts:
+            low, high = np.searchsorted(wanted, [part.number << 32, (part.number + 1) << 32])
+            if high > low:
+                tasks.append(HashTask(self.corpus.layout, part, wanted[low:high] & 0xFFFFFFFF))
+        tables = self.engine.map("curate.rowhash:hash_rows", tasks)
+        return pa.concat_tables(tables) if tables else pa.table({DOC: pa.array([], pa.int64()), "row_hash": pa.array([], pa.string())})
+
+    def _check_ids(self) -> None:
+        """A named id that repeats is an error: two documents under one name would share one fate."""
+        if self.recipe.corpus.id is None:
+            return
+        marker = self.store / self.nodes[0].key / "unique" / digest(self.inputs)
+        if marker.exists():
+            return
+        schema = pa.schema([(DOC, pa.int64()), (IDENTITY, pa.string())])
+        batches = (
+            batch
+            for part, name in zip(self.parts, self.names, strict=True)
+            for batch in self.part_columns(part, name, [IDENTITY], 1).combine_chunks().to_batches()
+        )
+        frame = Frame(schema, batches, self._row_hashes, scratch=self.scratch, threads=self.workers)
+        try:
+            twice = frame.sql(
+                f"SELECT {IDENTITY}, min(doc), max(doc), count(*) FROM pool WHERE hash({IDENTITY}) IN (SELECT hash({IDENTITY}) FROM pool GROUP BY 1 HAVING count(*) > 1) GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 LIMIT 3"
+            )
+        finally:
+            frame.close()
+        if twice:
+            value, first, last, count = twice[0]
+            raise DataError(
+                f"the id {value!r} (column {self.recipe.corpus.id!r}) stands {count} times: {self.place(first)} and {self.place(last)}; ids must be unique: name another column, or leave corpus.id out and the text's hash is the identity"
+            )
+        write_bytes(marker, b"", self.scratch)
+
+    def place(self, doc: int) -> str:
+        """Where a document is, for a message."""
+        from curate.corpus import file_location
+
+        part = next(p for p in self.parts if p.number == doc >> 32)
+        return file_location(self.corpus.layout, part, doc & 0xFFFFFFFF)
+
+    def _warn_of_guides(self) -> None:
+        """Say how many pool documents a guide holds too: they score high because they are the guide."""
+        node = next((n for n in self.nodes if n.label == documents.OVERLAP), None)
+        if node is None or self.target_documents.num_rows == 0:
+            return
+        counts: dict[str, int] = {}
+        for name in self.names:
+            for value in stored_column(node, name, "place").drop_null().to_pylist():
+                counts[value] = counts.get(value, 0) + 1
+        for place, count in sorted(counts.items()):
+            if place.startswith("guide "):
+                note = f"{count} pool documents stand in the {place} too; they will score high for that alone"
+            else:
+                note = f"{count} pool documents equal a document of the {place}; the pool's copies are dropped"
+            self.warnings.append(note)
+            self.events.emit("warning", text=note)
+
+    # -- records --------------------------------------------------------------------------------------------------
+
+    def _write_lock(self) -> None:
+        """recipe.yaml, recipe.lock.json, parts.parquet, files.json: what was asked, and what it resolved to."""
+        import yaml
+
+        from curate import __version__
+
+        recipe = self.recipe
+        write_bytes(self.folder / "recipe.yaml", yaml.safe_dump(recipe.raw, sort_keys=False, allow_unicode=True).encode(), self.scratch)
+        lock = {
+            "curate": __version__, "name": recipe.name, "base": str(recipe.base), "seed": recipe.seed,
+            "corpus": msgspec.to_builtins(recipe.corpus),
+            "targets": {n: msgspec.to_builtins(t) for n, t in recipe.targets.items()},
+            "stages": [{"stage": s.stage, "as": s.label, **msgspec.to_builtins(s.params)} for s in recipe.stages],
+            "emit": msgspec.to_builtins(recipe.emit), "compare": msgspec.to_builtins(recipe.compare),
+            "text": {"kind": self.corpus.layout.text_kind, "columns": list(self.corpus.layout.text_columns)},
+            "inputs": [[f.path, f.size, f.content] for f in self.corpus.files], "targets_key": self.targets_key,
+            "versions": versions(), "store": str(self.store),
+        }  # fmt: skip
+        write_bytes(self.folder / "recipe.lock.json", msgspec.json.format(msgspec.json.encode(lock), indent=1), self.scratch)
+        write_bytes(self.folder / "files.json", msgspec.json.encode(self.corpus.files), self.scratch)
+        self.events.open(self.folder / "events.jsonl")
+        self.events.emit("started", recipe=recipe.name, workers=self.workers, parts=len(self.parts),
+                         bytes=sum(p.bytes for p in self.parts))  # fmt: skip
+
+    def write_parts(self, rows: Mapping[int, int]) -> None:
+        """parts.parquet: every part with its place, its rows and its fingerprint."""
+        table = pa.table(
+            {
+                "part": pa.array([p.number for p in self.parts], pa.int64()),
+                "file": pa.array([p.file for p in self.parts], pa.string()),
+                "format": pa.array([p.format for p in self.parts], pa.string()),
+                "start": pa.array([p.start for p in self.parts], pa.int64()),
+                "stop": pa.array([p.stop for p in self.parts], pa.int64()),
+                "first_row": pa.array([p.first_row for p in self.parts], pa.int64()),
+                "rows": pa.array([rows[p.number] for p in self.parts], pa.int64()),
+                "bytes": pa.array([p.bytes for p in self.parts], pa.int64()),
+                "fingerprint": pa.array([p.fingerprint for p in self.parts], pa.string()),
+                "next": pa.array([self.next_part] * len(self.parts), pa.int64()),
+            }
+        )
+        write_table(self.folder / "parts.parquet", table, self.scratch)
+
+    def _write_catalog(self) -> None:
+        from curate import catalog
+
+        catalog.build(self)
+        sync(self.folder)
+
+
+def _advance(phase: Any, sizes: dict[int, int], group: list[Any]) -> None:
+    phase.advance(sum(r.documents for r in group), sum(sizes[r.number] for r in group))
+
+
+def _swap(found: tuple[Node, str], name: str) -> tuple[Node, str, str]:
+    return found[0], name, found[1]
+
+
+def _has(node: Node, verb: str) -> bool:
+    """Whether a stage's `..._reads` counts: the stage has the verb it belongs to."""
+    return {"reads": "apply", "fit_reads": "fit", "judge_reads": "judge", "finish_reads": "finish"}[verb] in node.verbs and hasattr(node.stage, verb)
+
+
+def versions() -> dict[str, str]:
+    """The versions that produced bytes depend on."""
+    from importlib.metadata import version
+
+    from curate import __version__
+
+    return {"curate": __version__, **{name: version(name) for name in ("pyarrow", "duckdb", "numpy", "xxhash")}}
+
+
+__all__ = ["BASE_COLUMNS", "BYTES", "KEEP", "KEY", "TEXT_HASH", "WORDS", "Callable", "Outcome", "Run", "sync"]

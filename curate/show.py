@@ -1,0 +1,245 @@
+"""How results look on a terminal. The only module, with the command line, that writes anywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pyarrow as pa
+
+from curate.events import Listener
+
+if TYPE_CHECKING:
+    from curate.api import Result
+    from curate.catalog import OpenRun
+    from curate.pipelines.compare import Comparison
+
+HEAD = 600  # characters of a document's text that `explain` shows
+
+
+@contextmanager
+def listener(json_log: bool, quiet: bool) -> Iterator[Listener | None]:
+    """Who hears a run's events: JSON lines, a live line on a terminal, plain lines otherwise, or nobody."""
+    if json_log:
+        yield _json_lines
+    elif quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _live() as listen:
+            yield listen
+    else:
+        yield _plain
+
+
+def _json_lines(event: dict[str, Any]) -> None:
+    import msgspec
+
+    sys.stderr.write(msgspec.json.encode(event).decode() + "\n")
+    sys.stderr.flush()
+
+
+def _plain(event: dict[str, Any]) -> None:
+    line = _line(event)
+    if line:
+        click.echo(line, err=True)
+
+
+def _line(event: dict[str, Any]) -> str | None:
+    """One event as a line; None for those that only move a progress bar."""
+    if event["event"] == "phase":
+        seconds = event["seconds"]
+        speed = f", {event['documents']:,} documents, {event['bytes'] / 1e6 / seconds:,.0f} MB/s" if event["documents"] and seconds else ""
+        return f"{event['phase']}: {seconds:.2f} s{speed}"
+    if event["event"] in ("note", "warning"):
+        text = event["text"]
+        return text if event["event"] == "note" or "warning:" in text else f"warning: {text}"
+    if event["event"] == "started":
+        return f"{event['recipe']}: {event['parts']} parts, about {event['bytes'] / 1e6:,.1f} MB, {event['workers']} workers"
+    return None
+
+
+@contextmanager
+def _live() -> Iterator[Listener]:
+    """A progress line with documents, MB/s and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[documents]:,} documents"), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def listen(event: dict[str, Any]) -> None:
+            if event["event"] == "progress":
+                name = event["phase"]
+                if name not in tasks:
+                    tasks[name] = progress.add_task(name, total=event["total"] or None, documents=0)
+                progress.update(tasks[name], completed=event["bytes"], documents=event["documents"])
+                return
+            if event["event"] == "phase" and event["phase"] in tasks:
+                progress.remove_task(tasks.pop(event["phase"]))
+            line = _line(event)
+            if line:
+                console.print(line, highlight=False, markup=False)
+
+        yield listen
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> str:
+    """A plain table; the columns numbered in `right` are flush right."""
+    cells = [[str(h) for h in header], *[["" if c is None else str(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = ["  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def summary(result: Result) -> str:
+    """The funnel, what was published and what was said."""
+    from curate.pipelines.card import by_stage
+    from curate.store import read_table
+
+    funnel = by_stage(read_table(result.folder / "funnel.parquet").to_pylist())
+    rows = [(stage, reason, f"{n:,}", f"{size / 1e6:,.2f}") for stage, reason, n, size in funnel]
+    o = result.outcome
+    total = sum(n for _, _, n, _ in funnel)
+    lines = [table(("stage", "reason", "documents", "MB"), [*rows, ("read", "", f"{total:,}", f"{o.text_bytes / 1e6:,.2f}")], right=(2, 3))]
+    what = f"{o.computed_parts} parts read" if o.computed_parts else "nothing to compute"
+    lines.append(f"\n{o.kept:,} of {o.documents:,} documents kept; {what}; {o.seconds:.1f} s")
+    if o.published:
+        lines.append(f"published: {o.folder / 'mixture'} -> {o.published.name}")
+    lines.append(f'ask: curate sql {o.folder} "SELECT * FROM funnel"')
+    return "\n".join(lines)
+
+
+def comparison(found: Comparison) -> str:
+    """The verdict with its numbers."""
+    lines = []
+    for item in found.targets:
+        v = item.verdict
+        rows = [(a.name, f"{a.documents:,}", f"{a.bytes / 1e6:,.3f}", f"{a.bits_per_byte:.4f}") for a in item.arms]
+        lines += [
+            f"target {item.target}: judge {found.judge}, arms of at most {found.budget_bytes / 1e6:,.3f} MB, bits per byte of the test (smaller is better)",
+            table(("arm", "documents", "MB", "bits/byte"), rows, right=(1, 2, 3)),
+            f"random draws: mean {v.random_mean:.4f}, sd {v.random_sd:.4f}; the selection is {v.difference:+.4f} bits/byte better than their mean, "
+            f"{v.confidence:.0%} interval [{v.low:+.4f}, {v.high:+.4f}]",
+            f"KL reduction (nats, a diagnostic, no judge): selection {item.kl.selection:+.4f}; 20 random subsets with as many n-grams "
+            f"{item.kl.random_mean:+.4f} [{item.kl.random_least:+.4f}, {item.kl.random_most:+.4f}]",
+            f"verdict for {item.target}: {v.word}" + ("" if v.word == "no difference shown" else " than random"),
+            "",
+        ]  # fmt: skip
+    lines.append(f"choosing took {found.selection_seconds:.1f} s, judging {found.judge_seconds:.1f} s")
+    return "\n".join(lines)
+
+
+def estimate(found: dict[str, Any]) -> str:
+    """What `curate check` found."""
+    return "\n".join(f"{name:<22} {value}" for name, value in found.items())
+
+
+def write_table(found: pa.Table, form: str, out: str | None) -> None:
+    """Print or write a query's result."""
+    if form == "table":
+        text = table(found.schema.names, [[_cell(v) for v in row.values()] for row in found.to_pylist()],
+                     right=[i for i, f in enumerate(found.schema) if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]) + "\n"  # fmt: skip
+        _put(text.encode(), out)
+    elif form == "csv":
+        import pyarrow.csv as csv
+
+        sink = pa.BufferOutputStream()
+        flat = [c.cast(pa.string()) if pa.types.is_nested(c.type) is False and pa.types.is_null(c.type) else c for c in found.columns]
+        csv.write_csv(pa.table(_flat(flat), found.schema.names), sink, csv.WriteOptions(quoting_style="needed"))
+        _put(sink.getvalue().to_pybytes(), out)
+    elif form == "json":
+        import orjson
+
+        _put(b"".join(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE) for row in found.to_pylist()), out)
+    else:
+        import pyarrow.parquet as pq
+
+        sink = pa.BufferOutputStream()
+        pq.write_table(found, sink, compression="zstd")
+        _put(sink.getvalue().to_pybytes(), out)
+
+
+def _flat(columns: list[Any]) -> list[Any]:
+    """Nested and binary columns as text, for CSV."""
+    import orjson
+
+    def one(column: Any) -> Any:
+        if pa.types.is_nested(column.type):
+            return pa.array([None if v is None else orjson.dumps(v, default=str).decode() for v in column.to_pylist()], pa.string())
+        if pa.types.is_binary(column.type) or pa.types.is_fixed_size_binary(column.type):
+            return pa.array([None if v is None else v.hex() for v in column.to_pylist()], pa.string())
+        return column
+
+    return [one(column) for column in columns]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    text = text.replace("\n", "\\n").replace("\t", "\\t")
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _put(content: bytes, out: str | None) -> None:
+    if out is not None:
+        Path(out).write_bytes(content)
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+
+def explanation(document: dict[str, Any]) -> str:
+    """One document's life."""
+    row = document["row"]
+    ending = "kept" if row["curate_keep"] else f"dropped by {row['curate_drop_stage']}: {row['curate_drop_reason']}"
+    lines = [f"{row['curate_identity']}  {row['file']} row {row['row']}: {ending}"]
+    for stage in document["stages"]:
+        shown = ", ".join(f"{name} = {_cell(value)}" for name, value in stage["columns"].items() if value is not None)
+        lines.append(f"  {stage['label']:<14} {stage['verdict'] or '-':<8} {shown}")
+    text = document["text"] or ""
+    lines += ["  text:", *["    " + line for line in text[:HEAD].splitlines()]]
+    if len(text) > HEAD:
+        lines.append(f"    ... ({len(text) - HEAD:,} more characters)")
+    return "\n".join(lines)
+
+
+def catalog(run: OpenRun) -> str:
+    """Where the catalog is, and each view's columns."""
+    lines = [f"{run.folder / 'catalog.duckdb'}", f'open it with: duckdb {run.folder / "catalog.duckdb"}', ""]
+    with run.connection(texts=True) as con:
+        for view in ("docs", "selected", "funnel", "stages", "parts", "texts"):
+            columns = con.execute(f"DESCRIBE SELECT * FROM {view}").fetchall()
+            count = "" if view == "texts" else f" ({con.execute(f'SELECT count(*) FROM {view}').fetchall()[0][0]:,} rows)"
+            lines.append(f"{view}{count}: " + ", ".join(f"{c[0]} {c[1]}" for c in columns))
+    return "\n".join(lines)
+
+
+def listing(what: str) -> str:
+    """Names with a line on each."""
+    from curate import recipe, registry
+
+    if what == "recipes":
+        return "\n".join(f"{f.stem:<16} {_first_comment(f)}" for f in recipe.shipped_recipes())
+    if what == "selectors":
+        from typing import get_args, get_type_hints
+
+        hows = get_args(get_type_hints(registry.lookup("select").Params)["how"])  # type: ignore[attr-defined]
+        return "\n".join(hows)
+    stages = {n: c for n, c in registry.known().items() if n not in ("documents", "overlap")}
+    if what == "scorers":
+        stages = {n: c for n, c in stages.items() if getattr(c, "scores", False)}
+    return "\n".join(f"{name:<16} {(cls.__doc__ or '').strip().splitlines()[0]}" for name, cls in stages.items())
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("# ") if first.startswith("#") else ""

@@ -1,0 +1,188 @@
+"""Files that exist or do not: keys, atomic writes, sidecars, the lock of a run folder.
+
+    store/<S>/fit/<part>                 a partial
+    store/<S>/state/<parts>              a fitted state
+    store/<S>/<state or none>/<part>-<rows>   measures of those rows of the part
+    store/<S>/finish/<inputs>/<part>     columns that saw all documents
+
+`<S>` is the hash of the stage's name, version, parameters, seed and of the keys of the columns it reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import DataError, RunHeldError
+
+COMPUTED = "_computed"
+#: Raised whenever the meaning of stored files changes; part of every key.
+FORMAT = 1
+
+
+def digest(*parts: Any) -> str:
+    """32 hex digits of a BLAKE2b over the parts' canonical JSON: the one way keys are made."""
+    return hashlib.blake2b(msgspec.json.encode([FORMAT, *parts], order="deterministic"), digest_size=16).hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], scratch: Path) -> None:
+    """Let `write` fill a temporary file in `scratch` (same file system), sync it, and rename it to `path`."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = scratch / f"{os.getpid()}-{digest(str(path))}"
+    try:
+        write(temporary)
+        sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Force a file's or a folder's contents to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some file systems refuse to sync a folder; the file itself was synced
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_table(path: Path, table: pa.Table, scratch: Path) -> None:
+    """Write a small table as Parquet, atomically."""
+    plain = [
+        column.name
+        for column in table.schema
+        if pa.types.is_floating(column.type) or pa.types.is_fixed_size_binary(column.type) or pa.types.is_uint64(column.type)
+    ]
+    coded = [name for name in table.schema.names if name not in plain]
+    write_atomically(
+        path,
+        lambda temporary: pq.write_table(
+            table, temporary, compression="zstd", compression_level=1, use_dictionary=coded, write_statistics=False
+        ),
+        scratch,
+    )
+
+
+def write_bytes(path: Path, content: bytes, scratch: Path) -> None:
+    """Write a small file, atomically."""
+    write_atomically(path, lambda temporary: _put(temporary, content), scratch)
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a table of the store; a damaged file is named, with the remedy."""
+    try:
+        return pq.read_table(path, columns=columns, use_threads=False, memory_map=False, partitioning=None)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise DataError(f"{path} is damaged ({error}); delete it and run the same command again") from error
+
+
+class Sidecars:
+    """The measures of one stage in one state: for each part one or more files, each with all rows of the part.
+
+    A file holds values where its column `_computed` is true. When an earlier verdict is loosened, the rows newly
+    needed go into a further file beside the first; files never change.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.folder = folder
+        self.schema = schema
+
+    def read(self, part: str, names: list[str] | None = None) -> tuple[pa.Table, np.ndarray] | None:
+        """The part's columns and which rows have been computed; None where nothing has been yet."""
+        files = sorted(self.folder.glob(f"{part}-*.parquet"))
+        if not files:
+            return None
+        wanted = [n for n in self.schema.names if names is None or n in names]
+        first = read_table(files[0], [*wanted, COMPUTED])
+        done = first[COMPUTED].to_numpy().astype(bool)
+        table = first.select(wanted)
+        for more in files[1:]:
+            other = read_table(more, [*wanted, COMPUTED])
+            fresh = other[COMPUTED].to_numpy().astype(bool) & ~done
+            table = _coalesce(table, other.select(wanted), fresh)
+            done = done | fresh
+        return table.cast(pa.schema([self.schema.field(n) for n in wanted])), done
+
+    def write(self, part: str, table: pa.Table, computed: np.ndarray, scratch: Path) -> None:
+        """Store the rows `computed` of `table` (all rows of the part, null elsewhere)."""
+        rows = "all" if computed.all() else hashlib.blake2b(np.packbits(computed).tobytes(), digest_size=8).hexdigest()
+        write_table(
+            self.folder / f"{part}-{rows}.parquet", table.append_column(COMPUTED, pa.array(computed)), scratch
+        )
+
+
+def _coalesce(first: pa.Table, second: pa.Table, where: np.ndarray) -> pa.Table:
+    """Rows of `second` where asked, of `first` elsewhere."""
+    if not where.any():
+        return first
+    n = first.num_rows
+    both = pa.concat_tables([first, second]).combine_chunks()
+    return both.take(pa.array(np.where(where, np.arange(n) + n, np.arange(n))))
+
+
+class Held:
+    """An exclusive lock on a run folder, held while the process lives; the system drops it when the process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / ".lock", "a+")  # noqa: SIM115 - held until close()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise RunHeldError(f"the run folder {folder} is held by {holder}; wait for it, or name another with --run") from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()}")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run folder for the length of a block."""
+    lock = Held(folder)
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def point(link: Path, to: str) -> None:
+    """Make `link` a relative symlink to `to`, switched in one step so that a reader never sees a mix."""
+    temporary = link.with_name(f".{link.name}-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(to)
+    os.replace(temporary, link)
+    sync(link.parent)
+
+
+def empty(folder: Path) -> None:
+    """Remove what a killed run left in its scratch folder."""
+    shutil.rmtree(folder, ignore_errors=True)
