@@ -9,9 +9,11 @@
 
 #include "arrow_abi.h"
 #include "ngramlm.h"
+#include "ngrams.h"
 #include "noise.h"
 #include "simd.h"
 #include "text.h"
+#include "textstats.h"
 
 /* ---------------------------------------------------------------- the Arrow edge */
 
@@ -77,11 +79,11 @@ static int text_from_arrow(const struct ArrowSchema *schema, const struct ArrowA
     else text->offsets32 = (const int32_t *)array->buffers[1] + array->offset;
     text->data = array->buffers[2]; /* offset-ok: the offsets point into the whole of it */
     if (check_offsets(text) < 0) return -1;
-    if (!text->data && text_offset(text, text->length) > 0) {
-        PyErr_SetString(PyExc_ValueError, "expected bytes behind the offsets of a string array, got none");
-        return -1;
-    }
-    return 0;
+    if (text->data) return 0;
+    text->data = (const uint8_t *)""; /* allowed when all texts are empty; kernels add 0 to it */
+    if (text_offset(text, text->length) == 0) return 0;
+    PyErr_SetString(PyExc_ValueError, "expected bytes behind the offsets of a string array, got none");
+    return -1;
 }
 
 /* Take any object with __arrow_c_array__. On success the caller must text_drop(held). */
@@ -173,6 +175,256 @@ static PyObject *py_simd_features(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
 
 static PyMethodDef simd_methods[] = {
     {"simd_features", py_simd_features, METH_NOARGS, "simd_features(): bits 1 = SSE2, 2 = AVX2 and BMI, 4 = SHA."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---------------------------------------------------------------- text statistics */
+
+static PyObject *py_text_stats(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *bytes_source, *words_source, *result = NULL;
+    int simd;
+    held_text held = {0};
+    Py_buffer bytes = {0}, words = {0};
+    if (!PyArg_ParseTuple(args, "OiOO", &source, &simd, &bytes_source, &words_source)) return NULL;
+    if (text_hold(source, &held) < 0) goto done;
+    if (buffer_hold(bytes_source, &bytes, 1, held.text.length * 8, "bytes") < 0) goto done;
+    if (buffer_hold(words_source, &words, 1, held.text.length * 8, "words") < 0) goto done;
+    if (check_aligned(&bytes, "bytes") < 0 || check_aligned(&words, "words") < 0) goto done;
+    simd &= simd_features();
+    Py_BEGIN_ALLOW_THREADS
+    text_stats(&held.text, simd, bytes.buf, words.buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    if (words.obj) PyBuffer_Release(&words);
+    if (bytes.obj) PyBuffer_Release(&bytes);
+    text_drop(&held);
+    return result;
+}
+
+static PyMethodDef text_methods[] = {
+    {"text_stats", py_text_stats, METH_VARARGS, "text_stats(text, simd, bytes, words): UTF-8 bytes and words per row."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---------------------------------------------------------------- n-grams */
+
+/* What every n-gram call needs; taken by ngram_hold, given back by ngram_drop. */
+typedef struct {
+    held_text held;
+    ngram_spec spec;
+    Py_buffer cache;
+    ngram_scratch *scratch;
+} ngram_call;
+
+/* settings = (ngrams, buckets, hash, min_tokens, chars, regex_class, simd), as curate.ngrams writes them. */
+static int ngram_settings(PyObject *settings, ngram_spec *spec) {
+    long long min_tokens;
+    unsigned buckets;
+    if (!PyArg_ParseTuple(settings, "iIiLiii", &spec->n, &buckets, &spec->hash, &min_tokens, &spec->rules.chars,
+                          &spec->rules.regex_class, &spec->rules.simd))
+        return -1;
+    spec->buckets = buckets;
+    spec->min_tokens = min_tokens;
+    spec->rules.simd &= simd_features();
+    if (spec->n < 1 || spec->n > NGRAMS_MAX_ORDER || buckets < 1 || buckets > INT32_MAX || spec->hash < NGRAMS_MIX64 ||
+        spec->hash > NGRAMS_SHA256) {
+        PyErr_Format(PyExc_ValueError,
+                     "expected ngrams in 1..8, buckets in 1..2^31-1 and hash 0 or 1, got %d, %u and %d", spec->n,
+                     buckets, spec->hash);
+        return -1;
+    }
+    return 0;
+}
+
+static int64_t longest_row(const curate_text *text) {
+    int64_t longest = 0;
+    for (int64_t row = 0; row < text->length; row++) {
+        int64_t bytes = text_offset(text, row + 1) - text_offset(text, row);
+        if (bytes > longest && !text_is_null(text, row)) longest = bytes;
+    }
+    return longest;
+}
+
+static int ngram_scratch_hold(ngram_call *call) {
+    int64_t longest = longest_row(&call->held.text);
+    if (longest > TOKENS_MAX_BYTES) {
+        PyErr_Format(PyExc_ValueError, "expected documents of at most %lld bytes, got one of %lld; split it first",
+                     (long long)TOKENS_MAX_BYTES, (long long)longest);
+        return -1;
+    }
+    call->scratch = PyMem_RawMalloc(sizeof *call->scratch + (size_t)tokens_lower_bytes(longest));
+    if (!call->scratch) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    call->scratch->stream.lower = (uint8_t *)(call->scratch + 1);
+    return 0;
+}
+
+static int ngram_hold(PyObject *source, PyObject *settings, PyObject *cache, ngram_call *call) {
+    if (ngram_settings(settings, &call->spec) < 0 || text_hold(source, &call->held) < 0) return -1;
+    if (call->spec.hash == NGRAMS_SHA256 && cache != Py_None) {
+        if (PyObject_GetBuffer(cache, &call->cache, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) return -1;
+        if (check_aligned(&call->cache, "cache") < 0) return -1;
+        call->spec.cache = call->cache.buf;
+        call->spec.cache_slots = (uint64_t)call->cache.len / sizeof(ngram_cache_slot);
+        if (!call->spec.cache_slots || (call->spec.cache_slots & (call->spec.cache_slots - 1))) {
+            PyErr_SetString(PyExc_ValueError, "expected a cache of 24 bytes times a power of two");
+            return -1;
+        }
+    }
+    return ngram_scratch_hold(call);
+}
+
+static void ngram_drop(ngram_call *call) {
+    PyMem_RawFree(call->scratch);
+    if (call->cache.obj) PyBuffer_Release(&call->cache);
+    text_drop(&call->held);
+}
+
+static int need_cache(const ngram_call *call) {
+    if (call->spec.hash != NGRAMS_SHA256 || call->spec.cache) return 0;
+    PyErr_SetString(PyExc_ValueError, "expected a cache for sha256, got None");
+    return -1;
+}
+
+/* Each cell names a row of counts, or 255 for none. */
+static int check_cells(const Py_buffer *cell, int64_t cells) {
+    const uint8_t *names = cell->buf;
+    for (Py_ssize_t row = 0; row < cell->len; row++) {
+        if (names[row] < cells || names[row] == NGRAMS_SKIP_CELL) continue;
+        PyErr_Format(PyExc_ValueError, "expected a cell below %lld, or 255 to leave the row out, got %d at row %zd",
+                     (long long)cells, names[row], row);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *py_ngrams_count(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *settings, *cache, *cell_source, *counts_source, *result = NULL;
+    long long cells;
+    ngram_call call = {0};
+    Py_buffer cell = {0}, counts = {0};
+    if (!PyArg_ParseTuple(args, "OO!OOLO", &source, &PyTuple_Type, &settings, &cache, &cell_source, &cells,
+                          &counts_source))
+        return NULL;
+    if (ngram_hold(source, settings, cache, &call) < 0 || need_cache(&call) < 0) goto done;
+    if (cells < 1 || cells > NGRAMS_SKIP_CELL) {
+        PyErr_Format(PyExc_ValueError, "expected 1 to 255 cells, got %lld", cells);
+        goto done;
+    }
+    if (buffer_hold(counts_source, &counts, 1, cells * call.spec.buckets * 8, "counts") < 0) goto done;
+    if (check_aligned(&counts, "counts") < 0) goto done;
+    if (cell_source != Py_None) {
+        if (buffer_hold(cell_source, &cell, 0, call.held.text.length, "cell") < 0) goto done;
+        if (check_cells(&cell, cells) < 0) goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    ngrams_count(&call.held.text, &call.spec, cell.buf, counts.buf, call.scratch);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    if (counts.obj) PyBuffer_Release(&counts);
+    if (cell.obj) PyBuffer_Release(&cell);
+    ngram_drop(&call);
+    return result;
+}
+
+static PyObject *py_ngrams_score(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *settings, *cache, *ratio_source, *scores_source, *tokens_source, *result = NULL;
+    long long targets;
+    double *lanes = NULL;
+    ngram_call call = {0};
+    Py_buffer ratio = {0}, scores = {0}, tokens = {0};
+    if (!PyArg_ParseTuple(args, "OO!OOLOO", &source, &PyTuple_Type, &settings, &cache, &ratio_source, &targets,
+                          &scores_source, &tokens_source))
+        return NULL;
+    if (ngram_hold(source, settings, cache, &call) < 0 || need_cache(&call) < 0) goto done;
+    if (targets < 1 || targets > 65536) {
+        PyErr_Format(PyExc_ValueError, "expected 1 to 65536 targets, got %lld", targets);
+        goto done;
+    }
+    int64_t rows = call.held.text.length;
+    if (buffer_hold(ratio_source, &ratio, 0, targets * call.spec.buckets * 8, "ratio") < 0) goto done;
+    if (buffer_hold(scores_source, &scores, 1, rows * targets * 8, "scores") < 0) goto done;
+    if (buffer_hold(tokens_source, &tokens, 1, rows * 8, "tokens") < 0) goto done;
+    if (check_aligned(&ratio, "ratio") < 0 || check_aligned(&scores, "scores") < 0) goto done;
+    if (check_aligned(&tokens, "tokens") < 0) goto done;
+    lanes = PyMem_RawMalloc((size_t)(call.spec.n * NGRAMS_LANES * targets) * sizeof *lanes);
+    if (!lanes) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    ngrams_score(&call.held.text, &call.spec, ratio.buf, targets, scores.buf, tokens.buf, lanes, call.scratch);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_RawFree(lanes);
+    if (tokens.obj) PyBuffer_Release(&tokens);
+    if (scores.obj) PyBuffer_Release(&scores);
+    if (ratio.obj) PyBuffer_Release(&ratio);
+    ngram_drop(&call);
+    return result;
+}
+
+/* The lower-cased tokens of row 0 as a list of str, for tests and for explaining; holds the GIL. */
+static PyObject *py_ngrams_tokenize(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *settings, *list = NULL, *result = NULL;
+    ngram_call call = {0};
+    if (!PyArg_ParseTuple(args, "OO!", &source, &PyTuple_Type, &settings)) return NULL;
+    if (ngram_hold(source, settings, Py_None, &call) < 0) goto done;
+    list = PyList_New(0);
+    if (!list) goto done;
+    if (call.held.text.length > 0 && !text_is_null(&call.held.text, 0)) {
+        const curate_text *text = &call.held.text;
+        token_stream *stream = &call.scratch->stream;
+        const uint8_t *end = text->data + text_offset(text, text->length);
+        int64_t start = text_offset(text, 0);
+        stream->rules = call.spec.rules;
+        tokens_open(stream, text->data + start, text_offset(text, 1) - start, end);
+        while (tokens_next(stream, 0) > 0) {
+            for (int64_t i = 0; i < stream->n_ends; i++) {
+                const char *token = (const char *)stream->lower + stream->starts[i];
+                PyObject *item = PyUnicode_DecodeUTF8(token, stream->ends[i] - stream->starts[i], "replace");
+                if (!item) goto done;
+                int failed = PyList_Append(list, item);
+                Py_DECREF(item);
+                if (failed) goto done;
+            }
+        }
+    }
+    result = Py_NewRef(list);
+done:
+    Py_XDECREF(list);
+    ngram_drop(&call);
+    return result;
+}
+
+static PyObject *py_ngrams_bucket(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *settings, *result = NULL;
+    ngram_call call = {0};
+    if (!PyArg_ParseTuple(args, "OO!", &source, &PyTuple_Type, &settings)) return NULL;
+    if (ngram_hold(source, settings, Py_None, &call) < 0) goto done;
+    const curate_text *text = &call.held.text;
+    if (text->length < 1) PyErr_SetString(PyExc_ValueError, "expected at least one token, got none");
+    for (int64_t row = 0; row < text->length && !PyErr_Occurred(); row++)
+        if (text_is_null(text, row) || text_offset(text, row) == text_offset(text, row + 1))
+            PyErr_SetString(PyExc_ValueError, "expected tokens of at least one character, got an empty one");
+    if (!PyErr_Occurred()) result = PyLong_FromUnsignedLong(ngrams_bucket(text, &call.spec, call.scratch));
+done:
+    ngram_drop(&call);
+    return result;
+}
+
+static PyMethodDef ngrams_methods[] = {
+    {"ngrams_count", py_ngrams_count, METH_VARARGS,
+     "ngrams_count(text, settings, cache, cell, cells, counts): add each row's n-grams to its row of counts."},
+    {"ngrams_score", py_ngrams_score, METH_VARARGS,
+     "ngrams_score(text, settings, cache, ratio, targets, scores, tokens): sum ratios over each row's n-grams."},
+    {"ngrams_tokenize", py_ngrams_tokenize, METH_VARARGS, "ngrams_tokenize(text, settings): tokens of the first row."},
+    {"ngrams_bucket", py_ngrams_bucket, METH_VARARGS, "ngrams_bucket(tokens, settings): bucket of one n-gram."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -495,7 +747,7 @@ static PyMethodDef ngramlm_methods[] = {
 /* ---------------------------------------------------------------- the module */
 
 static int module_exec(PyObject *module) {
-    PyMethodDef *const tables[] = {simd_methods, noise_methods, ngramlm_methods};
+    PyMethodDef *const tables[] = {simd_methods, noise_methods, text_methods, ngrams_methods, ngramlm_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
     return 0;

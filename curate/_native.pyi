@@ -1,0 +1,33 @@
+"""The kernels' contract with Python. Text is any object with `__arrow_c_array__` of type string or large_string; the
+other arrays are C-contiguous buffers of the dtype and length stated, written in place; the GIL is released."""
+
+from typing import Protocol, SupportsIndex
+
+from typing_extensions import Buffer
+
+class ArrowArray(Protocol):
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+
+# (ngrams, buckets, hash: 0 mix64 1 sha256, min_tokens, chars, regex_class, simd)
+Settings = tuple[int, int, int, int, int, int, int]
+
+def simd_features() -> int: ...
+def noise_bits(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: ...
+def noise_uniform(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: ...
+def noise_gumbel(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: ...
+def text_stats(text: ArrowArray, simd: int, bytes: Buffer, words: Buffer, /) -> None: ...
+def ngrams_count(
+    text: ArrowArray, settings: Settings, cache: Buffer | None, cell: Buffer | None, cells: int, counts: Buffer, /
+) -> None: ...
+def ngrams_score(
+    text: ArrowArray,
+    settings: Settings,
+    cache: Buffer | None,
+    ratio: Buffer,
+    targets: int,
+    scores: Buffer,
+    tokens: Buffer,
+    /,
+) -> None: ...
+def ngrams_tokenize(text: ArrowArray, settings: Settings, /) -> list[str]: ...
+def ngrams_bucket(tokens: ArrowArray, settings: Settings, /) -> int: ...

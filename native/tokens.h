@@ -1,0 +1,64 @@
+/* Lower-casing and tokens of one document at a time, in batches.
+ *
+ *   text   UTF-8 -> lower-cased exactly as CPython 3.11's str.lower() -> tokens of it:
+ *          wordpunct  maximal runs of word characters, and maximal runs of characters neither word nor space
+ *                     (re.findall(r"\w+|[^\w\s]+"))
+ *          chars      each character that is not space
+ *   \w \s  as in `re` or as in `regex`, Unicode 14 (unicode_tables.h)
+ *
+ * A byte that is not part of well-formed UTF-8 is kept and classed as punctuation, alone; callers validate first, this
+ * only keeps damage from spreading.
+ *
+ * Bytes touched per byte of ASCII text: one read of the text, one write of its lower case, one read of that by the hash.
+ * Work per 64 bytes: classify (about 1.6 instructions a byte with SSE2, 0.8 with AVX2), two masks of token starts and
+ * ends, one store per start and per end. No branch depends on where tokens lie, except through their number per block.
+ *
+ * Memory: the caller owns the stream and `lower`, of tokens_lower_bytes(longest document) bytes. Documents are at most
+ * TOKENS_MAX_BYTES long, so that positions fit 32 bits. Cost O(bytes).
+ */
+#ifndef CURATE_TOKENS_H
+#define CURATE_TOKENS_H
+
+#include <stdint.h>
+
+#include "text.h"
+
+enum {
+    TOKENS_BATCH = 1024,  /* a batch ends at the first block that reaches this many tokens: arrays stay in L1 */
+    TOKENS_SLACK = 80,    /* a block of 64 bytes brings at most 64 tokens; 16 more may be written and ignored */
+    TOKENS_HISTORY = 8,   /* tokens kept from the batch before, for n-grams of order up to 8 */
+    TOKENS_PAD = 128,     /* bytes that may be read or written behind the lower-cased text */
+};
+#define TOKENS_MAX_BYTES ((int64_t)INT32_MAX)
+
+typedef struct {
+    int chars;        /* 0 wordpunct, 1 chars */
+    int regex_class;  /* 0 `re`, 1 `regex` */
+    int simd;         /* SIMD_* bits that may be used */
+} token_rules;
+
+typedef struct {
+    token_rules rules;
+    const uint8_t *input, *readable_end; /* the document; where its buffer ends, >= input + length */
+    int64_t length, at;
+    uint8_t *lower;
+    int64_t lower_length;
+    uint64_t carry_first, carry_second; /* 1 if the last byte was inside a word (a token, for chars) / punctuation */
+    int64_t n_starts, n_ends;           /* starts and ends known, history included */
+    int64_t history;                    /* the first `history` tokens were handed out in the batch before */
+    uint32_t starts[TOKENS_HISTORY + TOKENS_BATCH + TOKENS_SLACK];
+    uint32_t ends[TOKENS_HISTORY + TOKENS_BATCH + TOKENS_SLACK];
+} token_stream;
+
+static inline int64_t tokens_lower_bytes(int64_t longest_document) {
+    return longest_document + longest_document / 2 + TOKENS_PAD;
+}
+
+/* Begin a document. `lower` and `rules` of the stream must be set. */
+void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end);
+
+/* Hand out the next complete tokens: they are history .. n_ends - 1 of starts and ends (positions in `lower`), and the
+ * tokens before them, up to keep, are those that came last. Returns their number, 0 at the end of the document. */
+int64_t tokens_next(token_stream *stream, int64_t keep);
+
+#endif
