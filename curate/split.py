@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import xxhash
 import zstandard
 
-from curate.corpus import TEXT, load_table
+from curate.corpus import TEXT, View, load_table
 from curate.errors import ConfigError, DataError, InternalError
 from curate.jaccard import check_threshold, largest_jaccard_between, near_duplicate_clusters, root_of
 
@@ -152,7 +152,7 @@ def split_file(
     out: Path,
     *,
     text: str = "text",
-    view: str = "all",
+    view: View = "all",
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
     threshold: float = 0.5,
     seed: int = 0,

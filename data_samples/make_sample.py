@@ -202,8 +202,9 @@ def cut(text: str, most: int) -> Iterator[str]:
                     piece = piece + joint + more if piece else more
             yield from cut(piece, most)
             return
-    for start in range(0, len(text), most):
-        yield text[start : start + most]
+    step = most if text.isascii() else most // 4  # a character has four bytes at most
+    for start in range(0, len(text), step):
+        yield text[start : start + step]
 
 
 def code_documents(file: File, source: str) -> Iterator[Document]:
