@@ -1,5 +1,8 @@
-"""The kernels' contract with Python. Text is any object with `__arrow_c_array__` of type string or large_string; the
-other arrays are C-contiguous buffers of the dtype and length stated, written in place; the GIL is released."""
+"""The kernels' contract with Python.
+
+Text is any object with `__arrow_c_array__` of type string or large_string; the other arrays are C-contiguous
+buffers of the dtype and length stated, written in place; the GIL is released.
+"""
 
 from typing import Protocol, SupportsIndex
 
@@ -17,7 +20,13 @@ def noise_uniform(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: 
 def noise_gumbel(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: ...
 def text_stats(text: ArrowArray, simd: int, bytes: Buffer, words: Buffer, /) -> None: ...
 def ngrams_count(
-    text: ArrowArray, settings: Settings, cache: Buffer | None, cell: Buffer | None, cells: int, counts: Buffer, /
+    text: ArrowArray,
+    settings: Settings,
+    cache: Buffer | None,
+    cell: Buffer | None,
+    cells: int,
+    counts: Buffer,
+    /,
 ) -> None: ...
 def ngrams_score(
     text: ArrowArray,

@@ -1,8 +1,8 @@
 """Hashed n-grams of texts: count them, score documents by them, and see what they are.
 
-A text is lower-cased as Python 3.11 does it, cut into tokens, and each run of 1 to n neighbouring tokens, joined by
-one space, falls into one of `buckets` buckets. Unicode is version 14 whatever Python runs. The work is done by
-native/ngrams.c; this file allocates, and walks the chunks.
+A text is lower-cased as Python 3.11 does it, cut into tokens, and each run of 1 to n neighbouring tokens,
+joined by one space, falls into one of `buckets` buckets. Unicode is version 14 whatever Python runs. The work
+is done by native/ngrams.c; this file allocates, and walks the chunks.
 
     >>> tokenize("Naïve don't", NgramSpec())
     ['naïve', 'don', "'", 't']
@@ -80,7 +80,7 @@ def count(
     """Count n-grams by bucket, documents apart by cell: int64[cells, buckets].
 
     `cell` is uint8 per row, the row of the result that the document adds to; 255 leaves it out. Null texts and
-    documents of fewer than spec.min_tokens tokens add nothing. Counts of parts add up to the counts of the whole.
+    documents of fewer than spec.min_tokens tokens add nothing. Counts of parts add up to those of the whole.
     Raises ConfigError for another type of column, DataError for a damaged one.
     """
     if not 1 <= cells <= SKIP_CELL:
@@ -97,15 +97,16 @@ def count(
 
 
 def score(text: pa.Array | pa.ChunkedArray, spec: NgramSpec, log_ratio: Float64) -> tuple[Float64, Int64]:
-    """Sum `log_ratio` (float64[T, buckets]) over each document's n-grams: float64[n, T], and its tokens, int64[n].
+    """Sum log_ratio (float64[T, buckets]) over each document's n-grams: float64[n, T], and tokens: int64[n].
 
     The order of summation is fixed (native/ngrams.h): a score depends on its text only, not on batch, slice,
-    chunking or T. NaN where the text is null, has no token or fewer than spec.min_tokens; tokens are -1 for null.
-    With log_ratio = ln(p_target) - ln(p_pool) this is DSIR's log importance weight in nats (Xie et al. 2023);
-    larger is nearer to the target.
+    chunking or T. NaN where the text is null, has no token or fewer than spec.min_tokens; tokens are -1 for
+    null. With log_ratio = ln(p_target) - ln(p_pool) this is DSIR's log importance weight in nats (Xie et al.
+    2023); larger is nearer to the target. Raises as `count` does.
     """
     if log_ratio.ndim != 2 or log_ratio.shape[0] < 1 or log_ratio.shape[1] != spec.buckets:
-        raise ConfigError(f"expected log_ratio of shape [targets, {spec.buckets}], got {list(log_ratio.shape)}")
+        shape = list(log_ratio.shape)
+        raise ConfigError(f"expected log_ratio of shape [targets, {spec.buckets}], got {shape}")
     targets = log_ratio.shape[0]
     by_bucket = np.ascontiguousarray(log_ratio.T, np.float64)  # one bucket's targets share a cache line
     scores, tokens = np.empty((len(text), targets)), np.empty(len(text), np.int64)
@@ -123,14 +124,14 @@ def tokenize(text: str, spec: NgramSpec) -> list[str]:
 
 
 def bucket(tokens: Sequence[str], spec: NgramSpec) -> int:
-    """Return the bucket of the one n-gram of these tokens, which are taken as they are (lower-case them first)."""
+    """Return the bucket of the one n-gram of these tokens, taken as they are (lower-case them first)."""
     if not tokens or not all(tokens):
         raise ConfigError(f"expected one or more tokens of at least one character, got {list(tokens)!r}")
     return _native.ngrams_bucket(pa.array(list(tokens), pa.large_string()), _settings(spec))
 
 
 def ngrams_of(tokens: Int64, n: int) -> Int64:
-    """Count the n-grams of orders 1..n in documents of so many tokens: sum over k of max(0, tokens - k + 1)."""
+    """Count the n-grams of orders 1..n of documents with so many tokens: sum of max(0, tokens - k + 1)."""
     orders = np.arange(1, n + 1, dtype=np.int64)
     total: Int64 = np.maximum(np.asarray(tokens, np.int64)[..., None] - orders + 1, 0).sum(axis=-1)
     return total

@@ -1,7 +1,7 @@
 """Random numbers that depend on a seed, a purpose and a document's identity, and on nothing else.
 
-Each draw is a pure function of a key (a hash of the identity) and a stream (the seed and what the number is for), so
-the order of documents, the number of workers and the cut into files cannot change it.
+Each draw is a pure function of a key (a hash of the identity) and a stream (the seed and what the number is
+for), so the order of documents, the number of workers and the cut into files cannot change it.
 
     keys = keys_of(identity)
     noise = gumbel(keys, stream(7, "select", "dsir"))
@@ -31,15 +31,18 @@ _OFFSETS: dict[pa.DataType, type[np.signedinteger]] = {
 def stream(seed: int, *names: str) -> int:
     """Return the 64-bit sub-seed of a seed (any integer) and the names of what draws.
 
-    xxh3-64 of the decimal seed and the names, each with its length before it ("1:7,4:fold,"), so no two lists of
-    names run together.
+    xxh3-64 of the decimal seed and the names, each with its length before it ("1:7,4:fold,"), so no two lists
+    of names run together.
     """
     parts = [str(seed).encode(), *(name.encode() for name in names)]
     return xxhash.xxh3_64_intdigest(b"".join(b"%d:%s," % (len(part), part) for part in parts))
 
 
 def keys_of(identity: pa.Array | pa.ChunkedArray) -> Uint64:
-    """Return xxh3-64 of each identity's bytes (UTF-8), uint64[n]; nulls are refused."""
+    """Return xxh3-64 of each identity's bytes (UTF-8), uint64[n]; 0 for null, which the caller masks.
+
+    Raises ConfigError for a column that is neither string nor binary.
+    """
     chunks = identity.chunks if isinstance(identity, pa.ChunkedArray) else [identity]
     keys = np.empty(len(identity), np.uint64)
     start = 0
@@ -51,19 +54,18 @@ def keys_of(identity: pa.Array | pa.ChunkedArray) -> Uint64:
 
 def _chunk_keys(chunk: pa.Array) -> Uint64:
     if chunk.type not in _OFFSETS:
-        raise ConfigError(f"expected identities as string, got {chunk.type}; cast the column with --cast id=string")
-    if chunk.null_count:
-        raise ConfigError(f"expected an identity for each row, got {chunk.null_count} nulls")
+        raise ConfigError(f"expected identities as string or binary, got {chunk.type}; cast the column first")
     if not len(chunk):
         return np.empty(0, np.uint64)
     _, offsets_buffer, data_buffer = chunk.buffers()
-    offsets = np.frombuffer(offsets_buffer, _OFFSETS[chunk.type])[chunk.offset : chunk.offset + len(chunk) + 1]
+    offsets = np.frombuffer(offsets_buffer, _OFFSETS[chunk.type])[chunk.offset :][: len(chunk) + 1].tolist()
     data = memoryview(data_buffer) if data_buffer is not None else memoryview(b"")
-    ends = offsets.tolist()
     digest = xxhash.xxh3_64_intdigest
-    return np.fromiter(
-        (digest(data[ends[i] : ends[i + 1]]) for i in range(len(chunk))), dtype=np.uint64, count=len(chunk)
-    )
+    digests = (digest(data[offsets[i] : offsets[i + 1]]) for i in range(len(chunk)))
+    keys = np.fromiter(digests, dtype=np.uint64, count=len(chunk))
+    if chunk.null_count:
+        keys[chunk.is_null().to_numpy(zero_copy_only=False)] = 0
+    return keys
 
 
 def bits(keys: Uint64, stream: int) -> Uint64:
@@ -85,8 +87,8 @@ def uniform(keys: Uint64, stream: int) -> Float64:
 def gumbel(keys: Uint64, stream: int) -> Float64:
     """Return standard Gumbel noise -ln(-ln u), float64[n].
 
-    The largest of score + gumbel over a pool is a draw in proportion to exp(score), and the k largest are a sample
-    without replacement (Gumbel top-k; Vieira 2014, Kool et al. 2019).
+    The largest of score + gumbel over a pool is a draw in proportion to exp(score), and the k largest are a
+    sample without replacement (Gumbel top-k; Vieira 2014, Kool et al. 2019).
     """
     keys = _checked(keys)
     out = np.empty(keys.shape, np.float64)

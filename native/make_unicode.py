@@ -7,8 +7,8 @@ Run with CPython 3.11 (its `str` and `re` have Unicode 14.0.0) in an environment
     unicode-env/bin/pip install regex==2022.8.17
     unicode-env/bin/python native/make_unicode.py native/unicode_tables.h
 
-Everything is derived by asking: `str.lower()` for the mapping, `re` and `regex` for the classes, and whether a capital
-sigma becomes final next to a character, which tells cased from case-ignorable. No data file is read.
+Everything is derived by asking: `str.lower()` for the mapping, `re` and `regex` for the classes, and whether
+a capital sigma becomes final next to a character, which tells cased from case-ignorable. No file is read.
 
 Per code point one record: what to add to it to lower-case it, and flags about the lower-cased result.
 """
@@ -35,7 +35,7 @@ def classify(word: bool, space: bool) -> int:
 
 
 def sigma_role(char: str) -> int:
-    """How str.lower() treats this character beside a capital sigma. Ignorable wins over cased, as it does there."""
+    """Return how str.lower() treats this character beside a capital sigma; ignorable wins over cased."""
     if (char + "Σ").lower().endswith("ς"):
         return SIGMA_CASED
     return SIGMA_IGNORABLE if ("A" + char + "Σ").lower().endswith("ς") else SIGMA_PLAIN
@@ -49,7 +49,7 @@ def record_of(code: int) -> tuple[int, int]:
     flags = sigma_role(char) << 4
     if len(lower) > 1:
         if char != "İ":
-            raise SystemExit(f"U+{code:04X} lower-cases to {len(lower)} characters; the kernel knows only U+0130")
+            raise SystemExit(f"U+{code:04X} has {len(lower)} characters in lower case, as only U+0130 may")
         return 0, flags | SPECIAL
     if len(lower.encode()) * 2 > len(char.encode()) * 3:
         raise SystemExit(f"U+{code:04X} grows by more than half; the kernel's scratch is too small")
@@ -81,7 +81,7 @@ def main(path: str) -> None:
     if len(blocks) > 256:
         raise SystemExit(f"{len(blocks)} blocks do not fit a byte")
     stage2 = [index for block in blocks for index in block]
-    text = f"""/* Written by native/make_unicode.py with CPython 3.11 and regex 2022.8.17 (Unicode 14.0.0). Do not edit.
+    text = f"""/* Written by make_unicode.py (CPython 3.11, regex 2022.8.17: Unicode 14.0.0). Do not edit.
  *
  * record = unicode_records[unicode_stage2[unicode_stage1[code >> 7] * 128 + (code & 127)]]
  */
@@ -91,8 +91,9 @@ def main(path: str) -> None:
 #include <stdint.h>
 
 /* Flags: bits 0-1 the class in `re`, bits 2-3 the class in `regex`, both of the lower-cased character
- * ({OTHER} other, {WORD} word, {SPACE} space); bits 4-5 beside a capital sigma ({SIGMA_PLAIN} neither, {SIGMA_CASED} cased,
- * {SIGMA_IGNORABLE} case-ignorable), of the character itself; bit 6 lower-cases to two characters; bit 7 capital sigma. */
+ * ({OTHER} other, {WORD} word, {SPACE} space). Bits 4-5, of the character itself, beside a capital sigma:
+ * {SIGMA_PLAIN} neither, {SIGMA_CASED} cased, {SIGMA_IGNORABLE} case-ignorable.
+ * Bit 6: two characters in lower case. Bit 7: the capital sigma itself. */
 typedef struct {{
     int32_t lower_delta;
     uint8_t flags;

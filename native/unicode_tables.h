@@ -1,4 +1,4 @@
-/* Written by native/make_unicode.py with CPython 3.11 and regex 2022.8.17 (Unicode 14.0.0). Do not edit.
+/* Written by make_unicode.py (CPython 3.11, regex 2022.8.17: Unicode 14.0.0). Do not edit.
  *
  * record = unicode_records[unicode_stage2[unicode_stage1[code >> 7] * 128 + (code & 127)]]
  */
@@ -8,8 +8,9 @@
 #include <stdint.h>
 
 /* Flags: bits 0-1 the class in `re`, bits 2-3 the class in `regex`, both of the lower-cased character
- * (0 other, 1 word, 2 space); bits 4-5 beside a capital sigma (0 neither, 1 cased,
- * 2 case-ignorable), of the character itself; bit 6 lower-cases to two characters; bit 7 capital sigma. */
+ * (0 other, 1 word, 2 space). Bits 4-5, of the character itself, beside a capital sigma:
+ * 0 neither, 1 cased, 2 case-ignorable.
+ * Bit 6: two characters in lower case. Bit 7: the capital sigma itself. */
 typedef struct {
     int32_t lower_delta;
     uint8_t flags;
