@@ -345,7 +345,7 @@ def read_part(
     columns: Sequence[str] = (),
     text: bool = True,
     rows: np.ndarray[Any, Any] | None = None,
-    batch_bytes: int = 8_000_000,
+    batch_bytes: int = 4_000_000,
 ) -> Iterator[pa.RecordBatch]:
     """Yield a part's rows in order, each exactly once, as batches of about `batch_bytes`.
 
