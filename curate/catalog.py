@@ -122,7 +122,7 @@ class OpenRun:
 
         with self.connection(texts="texts" in query) as con:
             try:
-                return con.execute(query).to_arrow_table()
+                return _arrow(con.sql(query))
             except duckdb.Error as error:
                 raise ConfigError(f"SQL: {error}") from error
 
@@ -173,8 +173,8 @@ class OpenRun:
         None where the stage only measures or never saw it).
         """
         with self.connection() as con:
-            docs = con.execute("SELECT * FROM docs WHERE curate_identity = ?", [identity]).to_arrow_table().to_pylist()
-            stages = con.execute("SELECT * FROM stages ORDER BY position").to_arrow_table().to_pylist()
+            docs = con.sql("SELECT * FROM docs WHERE curate_identity = ?", params=[identity]).to_arrow_table().to_pylist()
+            stages = con.sql("SELECT * FROM stages ORDER BY position").to_arrow_table().to_pylist()
         found = []
         for row in docs:
             told = []
@@ -187,6 +187,11 @@ class OpenRun:
                 told.append({"label": stage["label"], "stage": stage["stage"], "columns": own, "verdict": verdict})
             found.append({"row": row, "stages": told, "text": self.text(row["doc"])})
         return found
+
+
+def _arrow(relation: duckdb.DuckDBPyRelation | None) -> pa.Table:
+    """A query's rows; a statement without rows (SET, COPY) has none."""
+    return pa.table({}) if relation is None else relation.to_arrow_table()
 
 
 _TEXTS = pa.schema([("doc", pa.int64()), ("text", pa.large_string())])

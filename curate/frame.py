@@ -51,14 +51,14 @@ class Frame:
 
     def reader(self, query: str) -> pa.RecordBatchReader:
         """A query's rows as Arrow batches."""
-        return self.con.execute(query).to_arrow_reader(65536)
+        return self.con.sql(query).to_arrow_reader(65536)
 
     def add_row_hashes(self, docs_query: str, table: str) -> None:
         """Make `table(doc, row_hash)`: a hash of the whole row for the documents that `docs_query` names.
 
         Rows that tie on identity are told apart by this, never by their place.
         """
-        docs = self.con.execute(docs_query).to_arrow_table().column(0)
+        docs = self.con.sql(docs_query).to_arrow_table().column(0)
         hashes = self._row_hashes(docs)
         self.con.register("hashed", hashes)
         self.con.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM hashed")

@@ -118,7 +118,10 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe file, or a built-in recipe by its name; `overrides` are `a.b=value` words."""
+    """Read and check a recipe file, or a recipe that ships with curate by its name; `overrides` are `a.b=value` words.
+
+    Relative paths are from the recipe's folder; those of a shipped recipe from the current one.
+    """
     file = find(path)
     try:
         raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
@@ -126,7 +129,8 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{file}: expected YAML, got: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {file}: {error.strerror}") from error
-    return from_mapping(raw, base=file.resolve().parent, name=file.stem, overrides=overrides, title=str(file))
+    base = Path.cwd() if file in shipped_recipes() else file.resolve().parent
+    return from_mapping(raw, base=base, name=file.stem, overrides=overrides, title=str(file))
 
 
 def find(path: Path | str) -> Path:

@@ -124,7 +124,7 @@ def comparison(found: Comparison) -> str:
         lines += [
             f"target {item.target}: judge {found.judge}, arms of at most {found.budget_bytes / 1e6:,.3f} MB, bits per byte of the test (smaller is better)",
             table(("arm", "documents", "MB", "bits/byte"), rows, right=(1, 2, 3)),
-            f"random draws: mean {v.random_mean:.4f}, sd {v.random_sd:.4f}; the selection is {v.difference:+.4f} bits/byte better than their mean, "
+            f"random draws: mean {v.random_bits_per_byte:.4f}, sd {v.random_sd:.4f}; the selection is {v.difference:+.4f} bits/byte better than their mean, "
             f"{v.confidence:.0%} interval [{v.low:+.4f}, {v.high:+.4f}]",
             f"KL reduction (nats, a diagnostic, no judge): selection {item.kl.selection:+.4f}; 20 random subsets with as many n-grams "
             f"{item.kl.random_mean:+.4f} [{item.kl.random_least:+.4f}, {item.kl.random_most:+.4f}]",
