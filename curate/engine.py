@@ -189,6 +189,7 @@ class LocalEngine:
                 finished.put((index, status, value))
                 break
         if stop.is_set() or ours:
+            worker.stop()
         else:
             self._idle.append(worker)
 
