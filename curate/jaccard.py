@@ -137,7 +137,7 @@ def near_duplicate_clusters(
     Prefix filtering (Bayardo, Ma, Srikant 2007; Xiao et al. 2008): with grams in one global order, rarest
     first, two sets can only reach the threshold if they share one of their first few grams, so phrases that
     everything holds are looked at only in documents made of little else. `threshold` is in (0, 1]; memory is
-    about 60 bytes a word.
+    about 120 bytes a word.
 
     >>> near_duplicate_clusters(["one two three four five six", "One two three four five six!", "one two"])
     [0, 0, 2]

@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 import xxhash
 import zstandard
 
-from curate.corpus import TEXT, View, load_table
+from curate.corpus import TEXT, load_table
 from curate.errors import ConfigError, DataError, InternalError
 from curate.jaccard import check_threshold, largest_jaccard_between, near_duplicate_clusters, root_of
+from curate.textview import View
 
 DEFAULT_FRACTIONS: Mapping[str, float] = {"guide": 0.4, "tuning": 0.1, "test": 0.5}
 FORMAT_VERSION = 1
