@@ -2,7 +2,7 @@
 
 Sets of integers stand for documents, an inverted index finds the pairs that can matter, and each pair is
 verified on the sets themselves. Nothing is sketched and nothing is hashed, so what this says about a target
-(`curate split`) needs no error bars. For whole pools see the sketches of the de-duplication stages.
+(`curate split`) needs no error bars.
 """
 
 from __future__ import annotations
