@@ -266,7 +266,39 @@ class Faults:
 
 
 def _json_text(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        # orjson reads 1,024 levels and writes 254.
+        return _deep_json_text(value)
+
+
+def _deep_json_text(value: Any) -> str:
+    """Write JSON without recursion."""
+    written: list[str] = []
+    todo: list[tuple[bool, Any]] = [(False, value)]
+    while todo:
+        is_mark, item = todo.pop()
+        if is_mark:
+            written.append(item)
+            continue
+        if type(item) is list:
+            inner: list[tuple[bool, Any]] = [
+                entry for element in item for entry in ((True, ","), (False, element))
+            ]
+            opening, closing = "[", "]"
+        elif type(item) is dict:
+            inner = []
+            for key, element in item.items():
+                inner += [(True, ","), (False, key), (True, ":"), (False, element)]
+            opening, closing = "{", "}"
+        else:
+            written.append(orjson.dumps(item).decode())
+            continue
+        todo.append((True, closing))
+        todo.extend(reversed(inner[1:]))
+        todo.append((True, opening))
+    return "".join(written)
 
 
 def _column(values: list[Any], how: JsonColumn) -> pa.Array:
