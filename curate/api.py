@@ -11,8 +11,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import registry
 from curate import recipe as recipes
+from curate import registry
 from curate.catalog import OpenRun
 from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
@@ -24,7 +24,9 @@ from curate.stage import BYTES, IDENTITY, KEY, TEXT, WORDS, Context
 from curate.store import write_atomically
 
 
-def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = (), *, base: Path | str = ".") -> Recipe:
+def load_recipe(
+    recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = (), *, base: Path | str = "."
+) -> Recipe:
     """A checked recipe from a file, a shipped recipe's name, plain mappings, or a recipe."""
     if isinstance(recipe, Recipe):
         return recipe
@@ -92,9 +94,20 @@ def score(
     if not getattr(cls, "scores", False) and ":" not in scorer:
         scorers = [name for name, found in registry.known().items() if getattr(found, "scores", False)]
         raise ConfigError(f"{scorer!r} is a stage but no scorer{did_you_mean(scorer, scorers)}")
-    named = targets if isinstance(targets, Mapping) else {"target": [targets] if isinstance(targets, str | Path) else list(targets)}
+    named = (
+        targets
+        if isinstance(targets, Mapping)
+        else {"target": [targets] if isinstance(targets, str | Path) else list(targets)}
+    )
     raw: dict[str, Any] = {
-        "corpus": {"paths": [str(p) for p in paths], "text": text, "view": view, "id": id, "source": source, "on_error": on_error},
+        "corpus": {
+            "paths": [str(p) for p in paths],
+            "text": text,
+            "view": view,
+            "id": id,
+            "source": source,
+            "on_error": on_error,
+        },
         "targets": {name: {"guide": [str(f) for f in files]} for name, files in named.items() if files},
         "seed": seed,
         "stages": [{scorer: dict(settings or {})}],
@@ -103,7 +116,15 @@ def score(
     with tempfile.TemporaryDirectory(prefix="curate-score-") as folder:
         runner = Run(recipe, Path(folder), workers=workers, events=Events(listener), publish=False)
         runner.execute()
-        columns = [*([id] if id else []), "file", "row", IDENTITY, BYTES, WORDS, *([source] if source and source != id else [])]
+        columns = [
+            *([id] if id else []),
+            "file",
+            "row",
+            IDENTITY,
+            BYTES,
+            WORDS,
+            *([source] if source and source != id else []),
+        ]
         columns += [n for n in runner.nodes[-1].columns() if n not in columns]
         return _copy_docs(runner, columns, Path(out))
 
@@ -164,7 +185,9 @@ def select(
     reads = stage.finish_reads()
     for name in reads:
         if name not in keyed.schema.names:
-            raise ConfigError(f"curate select: {file} has no column {name!r}{did_you_mean(name, keyed.schema.names)}")
+            raise ConfigError(
+                f"curate select: {file} has no column {name!r}{did_you_mean(name, keyed.schema.names)}"
+            )
     with tempfile.TemporaryDirectory(prefix="curate-select-") as scratch:
         chosen = _decide(stage, keyed, reads, Path(scratch), workers)
     keys = [n for n in ("id", "file", "row", IDENTITY, BYTES, WORDS, "source") if n in table.schema.names]
@@ -183,7 +206,11 @@ def _targets_in(schema: pa.Schema, by: str | None) -> tuple[Any, ...]:
 
     if by is None or by in schema.names:
         return ()
-    return tuple(Target(n.removeprefix(f"{by}_")) for n in schema.names if n.startswith(f"{by}_") and meaning(schema.field(n))[0])
+    return tuple(
+        Target(n.removeprefix(f"{by}_"))
+        for n in schema.names
+        if n.startswith(f"{by}_") and meaning(schema.field(n))[0]
+    )
 
 
 def _keyed(table: pa.Table) -> pa.Table:
@@ -195,7 +222,10 @@ def _keyed(table: pa.Table) -> pa.Table:
     rows = table.num_rows
     table = table.append_column(DOC, pa.array(np.arange(rows))) if DOC not in table.schema.names else table
     if IDENTITY not in table.schema.names:
-        table = table.append_column(IDENTITY, table["id"].cast(pa.string()) if "id" in table.schema.names else table[DOC].cast(pa.string()))
+        table = table.append_column(
+            IDENTITY,
+            table["id"].cast(pa.string()) if "id" in table.schema.names else table[DOC].cast(pa.string()),
+        )
     for name in (BYTES, WORDS):
         if name not in table.schema.names:
             table = table.append_column(name, pa.nulls(rows, pa.int64()))
@@ -222,7 +252,12 @@ def _decide(stage: Any, table: pa.Table, reads: Sequence[str], scratch: Path, wo
     return decided.filter(decided["keep"]).sort_by("rank")
 
 
-def check(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: Sequence[str] = (), workers: int | None = None) -> dict[str, Any]:
+def check(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+) -> dict[str, Any]:
     """Check a recipe against its corpus and estimate what a run will cost; reads a sample, writes nothing."""
     from curate.estimate import estimate
 

@@ -40,12 +40,16 @@ def parse(written: str | int) -> Budget:
     number, scale, unit = match.groups()
     amount = Decimal(number.replace("_", "")) * _SCALE[scale]
     if unit == "tokens":
-        raise ConfigError(f"the budget {text!r} is in tokens, which needs a tokenizer that this version cannot be given; use words ({text.replace('tokens', 'words')}) or bytes")
+        raise ConfigError(
+            f"the budget {text!r} is in tokens, which needs a tokenizer that this version cannot be given; use words ({text.replace('tokens', 'words')}) or bytes"
+        )
     if unit == "%":
         if scale or not 0 <= amount <= 100:
             raise ConfigError(f"expected a share from 0% to 100%, got {text!r}")
         return Budget("documents", None, amount / 100, text)
     if amount != int(amount):
-        raise ConfigError(f"expected a whole number of {unit or 'documents'}, got {text!r}; a share is written with %: 5%")
+        raise ConfigError(
+            f"expected a whole number of {unit or 'documents'}, got {text!r}; a share is written with %: 5%"
+        )
     kind: Unit = "bytes" if unit == "B" else "words" if unit == "words" else "documents"
     return Budget(kind, int(amount), None, text)

@@ -35,7 +35,9 @@ def build(run: Run) -> Path:
     making.unlink(missing_ok=True)
     with duckdb.connect(str(making)) as con:
         layout = run.corpus.layout
-        for name, query in _views(run.folder, layout.text_kind, layout.text_columns, [f.path for f in run.corpus.files]).items():
+        for name, query in _views(
+            run.folder, layout.text_kind, layout.text_columns, [f.path for f in run.corpus.files]
+        ).items():
             con.execute(f"CREATE VIEW {name} AS {query}")
     sync(making)
     os.replace(making, run.folder / "catalog.duckdb")
@@ -52,7 +54,10 @@ def _write_stages(run: Run) -> None:
 
 
 def _views(folder: Path, kind: str, columns: Sequence[str], files: list[str]) -> dict[str, str]:
-    places = {"docs": folder / "docs" / "docs-*.parquet", **{n: folder / f"{n}.parquet" for n in _PARQUET[1:]}}
+    places = {
+        "docs": folder / "docs" / "docs-*.parquet",
+        **{n: folder / f"{n}.parquet" for n in _PARQUET[1:]},
+    }
     views = {name: f"SELECT * FROM read_parquet({literal(str(path))})" for name, path in places.items()}
     views["selected"] = f"{views['docs']} WHERE curate_keep"
     texts = _texts_view(kind, columns, files, views["docs"])
@@ -71,13 +76,21 @@ def _texts_view(text_kind: str, columns: Sequence[str], files: list[str], docs: 
         paths = [f for f in files if _kind(f) == kind]
         if kind == "parquet":
             listed = ", ".join(literal(p) for p in paths)
-            branches.append(f"SELECT filename AS file, file_row_number AS row, {column} AS text FROM read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true)")
+            branches.append(
+                f"SELECT filename AS file, file_row_number AS row, {column} AS text FROM read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true)"
+            )
         elif kind == "jsonl":
             key = literal("$." + '"' + columns[0] + '"')
-            branches += [f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, json_extract_string(json, {key}) AS text FROM read_ndjson_objects({literal(p)})" for p in paths]
+            branches += [
+                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, json_extract_string(json, {key}) AS text FROM read_ndjson_objects({literal(p)})"
+                for p in paths
+            ]
         elif kind in ("csv", "tsv"):
             delimiter = literal("\t" if kind == "tsv" else ",")
-            branches += [f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, {column} AS text FROM read_csv({literal(p)}, header = true, all_varchar = true, delim = {delimiter}, quote = '\"', escape = '\"', parallel = false)" for p in paths]
+            branches += [
+                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, {column} AS text FROM read_csv({literal(p)}, header = true, all_varchar = true, delim = {delimiter}, quote = '\"', escape = '\"', parallel = false)"
+                for p in paths
+            ]
         else:
             return None
     return f"SELECT d.doc, d.curate_identity, t.text FROM ({' UNION ALL '.join(branches)}) t JOIN ({docs}) d ON t.file = d.file AND t.row = d.row"
@@ -85,7 +98,13 @@ def _texts_view(text_kind: str, columns: Sequence[str], files: list[str], docs: 
 
 def _kind(file: str) -> str:
     name = file.lower()
-    for ending, kind in ((".parquet", "parquet"), (".jsonl", "jsonl"), (".jsonl.gz", "jsonl"), (".csv", "csv"), (".tsv", "tsv")):
+    for ending, kind in (
+        (".parquet", "parquet"),
+        (".jsonl", "jsonl"),
+        (".jsonl.gz", "jsonl"),
+        (".csv", "csv"),
+        (".tsv", "tsv"),
+    ):
         if name.endswith(ending):
             return kind
     return "other"
@@ -97,13 +116,17 @@ class OpenRun:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder).resolve()
         if not (self.folder / "catalog.duckdb").exists():
-            raise ConfigError(f"expected a run folder with a catalog.duckdb, got {self.folder}; curate run makes one")
+            raise ConfigError(
+                f"expected a run folder with a catalog.duckdb, got {self.folder}; curate run makes one"
+            )
 
     def connection(self, *, texts: bool = False) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection with the run's views; with `texts` also where DuckDB cannot read the text itself."""
         con = connect(self.folder / ".sql", 2, "2GB")
         lock = self.lock()
-        views = _views(self.folder, lock["text"]["kind"], lock["text"]["columns"], [f[0] for f in lock["inputs"]])
+        views = _views(
+            self.folder, lock["text"]["kind"], lock["text"]["columns"], [f[0] for f in lock["inputs"]]
+        )
         for name, query in views.items():
             con.execute(f"CREATE VIEW {name} AS {query}")
         if texts and "texts" not in views:
@@ -132,7 +155,9 @@ class OpenRun:
         known = msgspec.json.decode((self.folder / "files.json").read_bytes(), type=list[SourceFile])
         corpus = open_corpus(msgspec.convert(lock["corpus"], CorpusSpec), Path(lock["base"]), known=known)
         if {(f.path, f.content) for f in corpus.files} != {(f.path, f.content) for f in known}:
-            raise DataError(f"the corpus of {self.folder} has changed since the run; run it again to read its text")
+            raise DataError(
+                f"the corpus of {self.folder} has changed since the run; run it again to read its text"
+            )
         return corpus.layout
 
     def lock(self) -> dict[str, Any]:
@@ -173,7 +198,11 @@ class OpenRun:
         None where the stage only measures or never saw it).
         """
         with self.connection() as con:
-            docs = con.sql("SELECT * FROM docs WHERE curate_identity = ?", params=[identity]).to_arrow_table().to_pylist()
+            docs = (
+                con.sql("SELECT * FROM docs WHERE curate_identity = ?", params=[identity])
+                .to_arrow_table()
+                .to_pylist()
+            )
             stages = con.sql("SELECT * FROM stages ORDER BY position").to_arrow_table().to_pylist()
         found = []
         for row in docs:
@@ -184,7 +213,9 @@ class OpenRun:
                 if stage["decides"]:
                     keep = row.get(f"{stage['label']}_keep")
                     verdict = None if keep is None else "kept" if keep else "dropped"
-                told.append({"label": stage["label"], "stage": stage["stage"], "columns": own, "verdict": verdict})
+                told.append(
+                    {"label": stage["label"], "stage": stage["stage"], "columns": own, "verdict": verdict}
+                )
             found.append({"row": row, "stages": told, "text": self.text(row["doc"])})
         return found
 

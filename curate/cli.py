@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -21,7 +21,9 @@ from curate.errors import ConfigError, CurateError
 EPILOG = "Exit codes: 0 done, 1 a stage failed, 2 wrong recipe or words, 3 bad data, 75 run folder held, 130 interrupted."
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="curate")
 def cli() -> None:
     """Choose the data that language models are trained on, and know whether it beats random."""
@@ -58,11 +60,26 @@ def _terminated(*_: object) -> None:
 def _options(*chosen: str) -> Callable[[Any], Any]:
     """Options that several commands share, in one wording."""
     known: dict[str, Any] = {
-        "run": click.option("--run", "run_folder", metavar="DIR", help="The run folder (default: runs/<recipe's name>)."),
-        "store": click.option("--store", metavar="DIR", help="Where sidecars and states are kept; may be shared by runs (default: DIR/store)."),
-        "workers": click.option("--workers", type=click.IntRange(1), metavar="N", help="Worker processes (default: one per processor)."),
-        "set": click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a setting; repeatable."),
-        "json": click.option("--json-log", is_flag=True, help="Events as JSON lines on standard error, for machines."),
+        "run": click.option(
+            "--run", "run_folder", metavar="DIR", help="The run folder (default: runs/<recipe's name>)."
+        ),
+        "store": click.option(
+            "--store",
+            metavar="DIR",
+            help="Where sidecars and states are kept; may be shared by runs (default: DIR/store).",
+        ),
+        "workers": click.option(
+            "--workers",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Worker processes (default: one per processor).",
+        ),
+        "set": click.option(
+            "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a setting; repeatable."
+        ),
+        "json": click.option(
+            "--json-log", is_flag=True, help="Events as JSON lines on standard error, for machines."
+        ),
         "quiet": click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors and results."),
     }
 
@@ -77,7 +94,11 @@ def _options(*chosen: str) -> Callable[[Any], Any]:
 @cli.command()
 @click.argument("recipe")
 @_options("run", "store", "workers", "set")
-@click.option("--verify-input", is_flag=True, help="Read every input file and compare its hash, whatever its size and time say.")
+@click.option(
+    "--verify-input",
+    is_flag=True,
+    help="Read every input file and compare its hash, whatever its size and time say.",
+)
 @_options("json", "quiet")
 def run(recipe: str, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...], verify_input: bool,
         json_log: bool, quiet: bool) -> None:  # fmt: skip
@@ -85,7 +106,15 @@ def run(recipe: str, run_folder: str | None, store: str | None, workers: int | N
     from curate import api, show
 
     with show.listener(json_log, quiet) as listen:
-        result = api.run(recipe, run=run_folder, store=store, workers=workers, overrides=overrides, listener=listen, verify_input=verify_input)
+        result = api.run(
+            recipe,
+            run=run_folder,
+            store=store,
+            workers=workers,
+            overrides=overrides,
+            listener=listen,
+            verify_input=verify_input,
+        )
     if not quiet:
         click.echo(show.summary(result))
 
@@ -103,14 +132,36 @@ def check(recipe: str, workers: int | None, overrides: tuple[str, ...]) -> None:
 @cli.command()
 @click.argument("scorer")
 @click.argument("pool", nargs=-1, required=True)
-@click.option("--target", "targets", multiple=True, metavar="[NAME=]FILE", help="Target examples; repeated files join, repeated NAMEs make several targets.")
-@click.option("--text", default="text", show_default=True, metavar="COL", help="The column that holds the text.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="Target examples; repeated files join, repeated NAMEs make several targets.",
+)
+@click.option(
+    "--text", default="text", show_default=True, metavar="COL", help="The column that holds the text."
+)
 @click.option("--template", metavar="S", help='The text as a template over columns: "{prompt}\\n{response}".')
-@click.option("--view", type=click.Choice(["all", "user", "assistant", "last_turn"]), default="all", show_default=True, help="What of instruction data is read.")
+@click.option(
+    "--view",
+    type=click.Choice(["all", "user", "assistant", "last_turn"]),
+    default="all",
+    show_default=True,
+    help="What of instruction data is read.",
+)
 @click.option("--id", "id_column", metavar="COL", help="The column that names a document.")
 @click.option("--source", metavar="COL", help="The column that names a document's source.")
-@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), default="fail", show_default=True, help="What to do with bad rows.")
-@click.option("--set", "overrides", multiple=True, metavar="K=VALUE", help="A setting of the scorer; repeatable.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    default="fail",
+    show_default=True,
+    help="What to do with bad rows.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="K=VALUE", help="A setting of the scorer; repeatable."
+)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 @_options("workers")
 @click.option("-o", "--out", required=True, metavar="FILE", help="The Parquet file to write.")
@@ -131,17 +182,35 @@ def score(scorer: str, pool: tuple[str, ...], targets: tuple[str, ...], text: st
 @cli.command()
 @click.argument("scores")
 @click.option("--by", metavar="COL", help="A score, a column, or an SQL expression over the columns.")
-@click.option("--how", type=click.Choice(["top_k", "threshold", "resample", "random", "random_balanced"]), default="top_k", show_default=True)
+@click.option(
+    "--how",
+    type=click.Choice(["top_k", "threshold", "resample", "random", "random_balanced"]),
+    default="top_k",
+    show_default=True,
+)
 @click.option("--budget", metavar="B", help="500, 5%, 200MB, 2Mwords.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
-@click.option("--set", "overrides", multiple=True, metavar="K=VALUE", help="Any other setting of select; repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="K=VALUE", help="Any other setting of select; repeatable."
+)
 @click.option("-o", "--out", required=True, metavar="FILE", help="The Parquet file to write.")
 @_options("quiet")
-def select(scores: str, by: str | None, how: str, budget: str | None, seed: int, overrides: tuple[str, ...], out: str, quiet: bool) -> None:
+def select(
+    scores: str,
+    by: str | None,
+    how: str,
+    budget: str | None,
+    seed: int,
+    overrides: tuple[str, ...],
+    out: str,
+    quiet: bool,
+) -> None:
     """Choose rows of SCORES under a budget; writes them best first."""
     from curate import api
 
-    notes = api.select(scores, out=out, by=by, how=how, budget=budget, seed=seed, settings=_settings(overrides))
+    notes = api.select(
+        scores, out=out, by=by, how=how, budget=budget, seed=seed, settings=_settings(overrides)
+    )
     if not quiet:
         for note in notes:
             click.echo(note, err=True)
@@ -149,7 +218,13 @@ def select(scores: str, by: str | None, how: str, budget: str | None, seed: int,
 
 @cli.command()
 @click.argument("recipe")
-@click.option("--judge", type=click.Choice(["ngram"]), default="ngram", show_default=True, help="What measures an arm on the test.")
+@click.option(
+    "--judge",
+    type=click.Choice(["ngram"]),
+    default="ngram",
+    show_default=True,
+    help="What measures an arm on the test.",
+)
 @_options("run", "store", "workers", "set", "json", "quiet")
 def compare(recipe: str, judge: str, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...],
             json_log: bool, quiet: bool) -> None:  # fmt: skip
@@ -158,32 +233,93 @@ def compare(recipe: str, judge: str, run_folder: str | None, store: str | None, 
     from curate.pipelines.compare import compare as judged
 
     with show.listener(json_log, quiet) as listen:
-        found = judged(recipe, judge=judge, run=run_folder, store=store, workers=workers, overrides=overrides, listener=listen)
+        found = judged(
+            recipe,
+            judge=judge,
+            run=run_folder,
+            store=store,
+            workers=workers,
+            overrides=overrides,
+            listener=listen,
+        )
     click.echo(show.comparison(found))
 
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, metavar="DIR", help="The folder to write guide, tuning and test into.")
+@click.option(
+    "-o", "--out", required=True, metavar="DIR", help="The folder to write guide, tuning and test into."
+)
 @click.option("--text", default="text", show_default=True, metavar="COL")
-@click.option("--fraction", "fractions", multiple=True, metavar="SPLIT=SHARE", help="Default: guide=0.4 tuning=0.1 test=0.5.")
-@click.option("--threshold", type=float, default=0.5, show_default=True, help="Jaccard of word 5-grams from which documents stay together.")
+@click.option(
+    "--view",
+    type=click.Choice(["all", "user", "assistant", "last_turn"]),
+    default="all",
+    show_default=True,
+    help="What of instruction data is read.",
+)
+@click.option(
+    "--fraction",
+    "fractions",
+    multiple=True,
+    metavar="SPLIT=SHARE",
+    help="Default: guide=0.4 tuning=0.1 test=0.5.",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Jaccard of word 5-grams from which documents stay together.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 @click.option("--overwrite", is_flag=True, help="Replace splits that stand there.")
-def split(files: tuple[str, ...], out: str, text: str, fractions: tuple[str, ...], threshold: float, seed: int, overwrite: bool) -> None:
+def split(
+    files: tuple[str, ...],
+    out: str,
+    text: str,
+    view: str,
+    fractions: tuple[str, ...],
+    threshold: float,
+    seed: int,
+    overwrite: bool,
+) -> None:
     """Split target FILES into guide, tuning and test, with near-duplicates kept together."""
     from curate.split import DEFAULT_FRACTIONS, split_file
+    from curate.textview import View
 
-    shares = {name: _number(value, f"--fraction {name}") for name, value in _pairs(fractions, "--fraction").items()} or DEFAULT_FRACTIONS
-    report = split_file([Path(f) for f in files], Path(out), text=text, fractions=shares, threshold=threshold, seed=seed, overwrite=overwrite)
+    shares = {
+        name: _number(value, f"--fraction {name}") for name, value in _pairs(fractions, "--fraction").items()
+    } or DEFAULT_FRACTIONS
+    report = split_file(
+        [Path(f) for f in files],
+        Path(out),
+        text=text,
+        view=cast(View, view),
+        fractions=shares,
+        threshold=threshold,
+        seed=seed,
+        overwrite=overwrite,
+    )
     click.echo(str(report))
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN")
 @click.argument("query")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
-@click.option("-o", "--out", metavar="FILE", help="Write here instead of standard output (needed for parquet on a terminal).")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+)
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="Write here instead of standard output (needed for parquet on a terminal).",
+)
 def sql(run_folder: str, query: str, form: str, out: str | None) -> None:
     """Ask RUN in SQL: views docs, selected, stages, funnel, parts, and texts."""
     from curate import show
@@ -202,7 +338,9 @@ def explain(run_folder: str, identity: str) -> None:
 
     found = OpenRun(run_folder).explain(identity)
     if not found:
-        raise ConfigError(f"{run_folder} has no document {identity!r}; its id where the recipe names one, otherwise the text's hash: curate sql {run_folder} \"SELECT curate_identity FROM docs LIMIT 5\"")
+        raise ConfigError(
+            f'{run_folder} has no document {identity!r}; its id where the recipe names one, otherwise the text\'s hash: curate sql {run_folder} "SELECT curate_identity FROM docs LIMIT 5"'
+        )
     click.echo("\n\n".join(show.explanation(document) for document in found))
 
 
@@ -227,14 +365,18 @@ def list_(what: str) -> None:
 
 @cli.command()
 @click.argument("stage", metavar="STAGE")
-@click.option("--set", "overrides", multiple=True, metavar="K=VALUE", help="A setting of the stage; repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="K=VALUE", help="A setting of the stage; repeatable."
+)
 def conformance(stage: str, overrides: tuple[str, ...]) -> None:
     """Run the conformance suite on STAGE: a name, FILE:CLASS or MODULE:CLASS."""
     from curate.conformance import check_stage
 
     results = check_stage(stage, _settings(overrides))
     for result in results:
-        click.echo(f"{'holds' if result.holds else 'FAILS'}  {result.name}{'' if result.holds else ': ' + result.why}")
+        click.echo(
+            f"{'holds' if result.holds else 'FAILS'}  {result.name}{'' if result.holds else ': ' + result.why}"
+        )
     if not all(result.holds for result in results):
         raise CurateError(f"{sum(not r.holds for r in results)} of {len(results)} checks failed for {stage}")
 

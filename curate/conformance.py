@@ -1,7 +1,7 @@
 """The conformance suite: what every stage must hold, checked on awkward batches. Third parties run it on theirs.
 
-    curate conformance scorer.py:Shout --set weight=2
-    from curate.conformance import check_stage
+curate conformance scorer.py:Shout --set weight=2
+from curate.conformance import check_stage
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ class Check:
     why: str = ""
 
 
-def check_stage(stage: str, settings: Mapping[str, Any] | None = None, *, base: Path | None = None) -> list[Check]:
+def check_stage(
+    stage: str, settings: Mapping[str, Any] | None = None, *, base: Path | None = None
+) -> list[Check]:
     """Run the suite on a stage (a name, FILE:CLASS or MODULE:CLASS); raises ConfigError where it cannot be built."""
     subject = _Subject(stage, dict(settings or {}), base or Path.cwd())
     checks = [
@@ -73,7 +76,14 @@ class _Subject:
         problems = Problems()
         params = build(cls.Params, settings, stage, problems)
         problems.raise_if_any(f"conformance {stage}")
-        context = Context(str(cls.name), 7, (Target("guide"),), str(base), None, pa.schema([(n, pa.string()) for n in ("source",)]))
+        context = Context(
+            str(cls.name),
+            7,
+            (Target("guide"),),
+            str(base),
+            None,
+            pa.schema([(n, pa.string()) for n in ("source",)]),
+        )
         self.spec = NodeSpec(stage, base, msgspec.to_builtins(params), context)
         self.node = Node(0, str(cls.name), self.spec)
         self.stage = self.node.stage
@@ -87,7 +97,9 @@ class _Subject:
             if verb in self.node.verbs:
                 for name in getattr(self.stage, method)():
                     if name not in known:
-                        raise ConfigError(f"the suite gives a stage the text, {', '.join(BASE_COLUMNS)} and source; {self.node.label!r} reads {name!r}")
+                        raise ConfigError(
+                            f"the suite gives a stage the text, {', '.join(BASE_COLUMNS)} and source; {self.node.label!r} reads {name!r}"
+                        )
 
     def _state(self) -> pa.Table | None:
         if "fit" not in self.node.verbs:
@@ -104,27 +116,39 @@ class _Subject:
         return pa.Table.from_batches([out])
 
     def names(self) -> None:
-        assert isinstance(self.stage.version, int), "version must be a whole number: it is raised when results change"
+        assert isinstance(self.stage.version, int), (
+            "version must be a whole number: it is raised when results change"
+        )
         assert self.node.verbs, "a stage has at least one of fit_part, apply, judge, finish"
         for item in (*self.node.fields(), *self.node.finish_fields()):
-            assert item.name and not item.name.startswith("curate_"), f"field {item.name!r}: the label makes the column's name"
+            assert item.name and not item.name.startswith("curate_"), (
+                f"field {item.name!r}: the label makes the column's name"
+            )
 
     def pickles(self) -> None:
         again = pickle.loads(pickle.dumps(self.node))
         if "apply" in self.node.verbs:
-            assert again.stage.apply(self.state, self.pool.select(list(self.stage.reads()))).equals(self._apply(self.pool).to_batches()[0])
+            assert again.stage.apply(self.state, self.pool.select(list(self.stage.reads()))).equals(
+                self._apply(self.pool).to_batches()[0]
+            )
 
     def length_and_schema(self) -> None:
         if "apply" in self.node.verbs:
             out = self._apply(self.pool)
             assert out.num_rows == self.pool.num_rows, f"{self.pool.num_rows} rows in, {out.num_rows} out"
-            assert out.schema.names == self.node.fields().names, f"fields() says {self.node.fields().names}, apply returned {out.schema.names}"
+            assert out.schema.names == self.node.fields().names, (
+                f"fields() says {self.node.fields().names}, apply returned {out.schema.names}"
+            )
             out.cast(self.node.fields())
         if "judge" in self.node.verbs:
             keep, reason = self._judge(self.pool)
-            assert len(keep) == len(reason) == self.pool.num_rows, "judge must give a verdict and a reason for every row"
+            assert len(keep) == len(reason) == self.pool.num_rows, (
+                "judge must give a verdict and a reason for every row"
+            )
             dropped = pc.invert(pc.fill_null(keep, False))
-            assert pc.all(pc.equal(dropped, pc.is_valid(reason))).as_py() in (True, None), "a reason for every dropped row, and none for a kept one"
+            assert pc.all(pc.equal(dropped, pc.is_valid(reason))).as_py() in (True, None), (
+                "a reason for every dropped row, and none for a kept one"
+            )
 
     def _judge(self, pool: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
         columns: dict[str, Any] = {n: pool.column(n) for n in pool.schema.names}
@@ -154,24 +178,30 @@ class _Subject:
         whole = self._everything(self.pool)
         for low, high in ((0, 1), (3, 9), (9, self.pool.num_rows), (5, 5)):
             part = self._everything(self.pool.slice(low, high - low))
-            assert part == [c[low:high] for c in whole], f"rows {low}..{high} alone gave another result than among all rows"
+            assert part == [c[low:high] for c in whole], (
+                f"rows {low}..{high} alone gave another result than among all rows"
+            )
 
     def splits(self) -> None:
         whole = self._everything(self.pool)
         for size in (1, 4, 7):
             parts = [self._everything(self.pool.slice(at, size)) for at in range(0, self.pool.num_rows, size)]
-            joined = [sum((p[i] for p in parts), []) for i in range(len(whole))]
+            joined = [list(chain.from_iterable(p[i] for p in parts)) for i in range(len(whole))]
             assert joined == whole, f"batches of {size} gave another result than one batch"
 
     def order(self) -> None:
         shuffled = np.random.default_rng(3).permutation(self.pool.num_rows)
         whole = self._everything(self.pool)
         other = self._everything(self.pool.take(pa.array(shuffled)))
-        assert other == [[c[i] for i in shuffled] for c in whole], "a row's result depends on the rows around it"
+        assert other == [[c[i] for i in shuffled] for c in whole], (
+            "a row's result depends on the rows around it"
+        )
 
     def large_string(self) -> None:
         large = _pool(pa.array(TEXTS, pa.large_string()))
-        assert self._everything(large) == self._everything(self.pool), "large_string gave another result than string"
+        assert self._everything(large) == self._everything(self.pool), (
+            "large_string gave another result than string"
+        )
 
     def empty(self) -> None:
         none = self.pool.slice(0, 0)
@@ -186,7 +216,9 @@ class _Subject:
         for item in out.schema:
             if pa.types.is_floating(item.type):
                 values = out[item.name].drop_null()
-                assert not pc.any(pc.is_nan(values)).as_py(), f"{item.name!r} holds NaN: a score that failed is null"
+                assert not pc.any(pc.is_nan(values)).as_py(), (
+                    f"{item.name!r} holds NaN: a score that failed is null"
+                )
 
     def merge_is_associative(self) -> None:
         if "fit" not in self.node.verbs:
@@ -200,7 +232,9 @@ class _Subject:
         if "fit" not in self.node.verbs:
             return
         parts = [self._partial(self.pool.slice(i * 5, 5)) for i in range(3)]
-        assert self.stage.merge(parts).equals(self.stage.merge(parts[::-1])), "the order of the parts changes the merged partial"
+        assert self.stage.merge(parts).equals(self.stage.merge(parts[::-1])), (
+            "the order of the parts changes the merged partial"
+        )
 
 
 def _values(column: Any) -> list[Any]:
@@ -209,8 +243,12 @@ def _values(column: Any) -> list[Any]:
 
 def _pool(text: pa.Array) -> pa.RecordBatch:
     """The texts with the base columns that the first pass would give them."""
-    params = documents.DocumentsParams(text="text", view="all", text_columns=["text"], id=None, quarantine=False)
-    base = documents.Documents(params, Context("documents")).apply(None, pa.record_batch([text, pa.nulls(len(text), pa.string())], names=[TEXT, "__bad__"]))
+    params = documents.DocumentsParams(
+        text="text", view="all", text_columns=["text"], id=None, quarantine=False
+    )
+    base = documents.Documents(params, Context("documents")).apply(
+        None, pa.record_batch([text, pa.nulls(len(text), pa.string())], names=[TEXT, "__bad__"])
+    )
     names = [n for n in base.schema.names if n in BASE_COLUMNS]
     source = pa.array([f"source {i % 3}" for i in range(len(text))])
     return pa.record_batch([text, *[base.column(n) for n in names], source], names=[TEXT, *names, "source"])

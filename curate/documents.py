@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -35,8 +36,8 @@ class DocumentsParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Documents:
     """Adds identity, key, text hash, bytes and words; sets bad rows aside where the corpus asks for that."""
 
-    name = "documents"
     version = 1
+    internal = True
     Params = DocumentsParams
 
     def __init__(self, params: DocumentsParams, context: Context) -> None:
@@ -63,12 +64,23 @@ class Documents:
     def apply(self, state: None, batch: pa.RecordBatch) -> pa.RecordBatch:
         text, bad = batch.column(TEXT), batch.column(BAD)
         hashes = text_hashes(text)
-        identity = hex_of(hashes) if self.params.id is None else batch.column(self.params.id).cast(pa.string())
+        identity = (
+            hex_of(hashes) if self.params.id is None else batch.column(self.params.id).cast(pa.string())
+        )
         sizes, words = ngrams.text_stats(text)
-        columns = [identity, pa.array(randomness.keys_of(identity)), hashes, pa.array(sizes), pa.array(words), bad]
+        columns = [
+            identity,
+            pa.array(randomness.keys_of(identity)),
+            hashes,
+            pa.array(sizes),
+            pa.array(words),
+            bad,
+        ]
         if bad.null_count < len(bad):
             fine = pc.is_null(bad)
-            columns = [pc.if_else(fine, column, pa.scalar(None, column.type)) for column in columns[:5]] + [bad]
+            columns = [pc.if_else(fine, column, pa.scalar(None, column.type)) for column in columns[:5]] + [
+                bad
+            ]
         return pa.record_batch(columns, schema=self.fields())
 
     def judge_reads(self) -> list[str]:
@@ -83,13 +95,18 @@ def text_hashes(text: pa.Array) -> pa.Array:
     """xxh3-128 of each text's UTF-8, as fixed_size_binary(16); null is hashed as the empty text."""
     hasher = xxhash.xxh3_128_digest
     offsets, data = _buffers(text)
-    joined = b"".join([hasher(data[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
+    joined = b"".join([hasher(data[a:b]) for a, b in pairwise(offsets)])
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(text), [None, pa.py_buffer(joined)])
 
 
 def hex_of(hashes: pa.Array) -> pa.Array:
     """32 hex digits for each 16-byte hash."""
-    joined = hashes.buffers()[1].to_pybytes()[hashes.offset * 16 : (hashes.offset + len(hashes)) * 16].hex().encode()
+    joined = (
+        hashes.buffers()[1]
+        .to_pybytes()[hashes.offset * 16 : (hashes.offset + len(hashes)) * 16]
+        .hex()
+        .encode()
+    )
     offsets = np.arange(len(hashes) + 1, dtype=np.int32) * 32
     return pa.StringArray.from_buffers(len(hashes), pa.py_buffer(offsets), pa.py_buffer(joined))
 
@@ -99,7 +116,9 @@ def _buffers(text: pa.Array) -> tuple[list[int], memoryview]:
     _, offsets, data = text.buffers()
     if offsets is None or len(text) == 0:
         return [0] * (len(text) + 1), memoryview(b"")
-    return np.frombuffer(offsets, kind)[text.offset : text.offset + len(text) + 1].tolist(), memoryview(data or b"")
+    return np.frombuffer(offsets, kind)[text.offset : text.offset + len(text) + 1].tolist(), memoryview(
+        data or b""
+    )
 
 
 class OverlapParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +135,7 @@ class Overlap:
     """
 
     version = 1
+    internal = True
     Params = OverlapParams
 
     def __init__(self, params: OverlapParams, context: Context) -> None:
@@ -139,6 +159,12 @@ class Overlap:
 
     def judge(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
         place = batch.column(0)
-        held_out = pc.fill_null(pc.or_(pc.starts_with(place, "test "), pc.starts_with(place, "tuning ")), False)
-        reason = pc.if_else(held_out, pc.binary_join_element_wise("equals a document of the", place, " "), pa.scalar(None, pa.string()))
+        held_out = pc.fill_null(
+            pc.or_(pc.starts_with(place, "test "), pc.starts_with(place, "tuning ")), False
+        )
+        reason = pc.if_else(
+            held_out,
+            pc.binary_join_element_wise("equals a document of the", place, " "),
+            pa.scalar(None, pa.string()),
+        )
         return pc.invert(held_out), reason

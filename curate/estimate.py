@@ -28,10 +28,16 @@ def estimate(recipe: Recipe, workers: int | None) -> dict[str, Any]:
     parts = run.parts
     size = sum(p.bytes for p in parts)
     known = sum(p.rows for p in parts if p.rows >= 0)
-    rows = known if all(p.rows >= 0 for p in parts) else round(size / max(1.0, sampled["bytes"] / max(1, sampled["rows"])))
+    rows = (
+        known
+        if all(p.rows >= 0 for p in parts)
+        else round(size / max(1.0, sampled["bytes"] / max(1, sampled["rows"])))
+    )
     exact = "" if all(p.rows >= 0 for p in parts) else "about "
     text = round(sampled["text"] / max(1, sampled["bytes"]) * size) if sampled["bytes"] else size
-    passes = 1 + sum(2 if "fit" in n.verbs else 1 if "apply" in n.verbs else 0 for n in run.nodes[1:] if TEXT in _reads(n))
+    passes = 1 + sum(
+        2 if "fit" in n.verbs else 1 if "apply" in n.verbs else 0 for n in run.nodes[1:] if TEXT in _reads(n)
+    )
     processes = min(workers or available_cpus(), max(1, len(run.tasks())))
     speed = sampled["text"] / seconds if seconds else 0.0
     columns = sum(len(n.columns()) for n in run.nodes)
@@ -63,7 +69,9 @@ def _sample(run: Run) -> tuple[dict[str, int], float]:
     step = max(1, len(run.parts) // 8)
     for part in run.parts[::step]:
         started = time.perf_counter()
-        for batch in read_part(run.corpus.layout, part, columns=[n for n in base.reads() if not n.startswith("__")]):
+        for batch in read_part(
+            run.corpus.layout, part, columns=[n for n in base.reads() if not n.startswith("__")]
+        ):
             _work(run, batch)
             found["rows"] += batch.num_rows
             found["text"] += batch.column(TEXT).nbytes

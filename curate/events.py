@@ -28,7 +28,14 @@ class Phase:
         """Say that some documents, and this much of `total`, are done."""
         self.documents += documents
         self.bytes += size
-        self._events.emit("progress", keep=False, phase=self.name, documents=self.documents, bytes=self.bytes, total=self.total)
+        self._events.emit(
+            "progress",
+            keep=False,
+            phase=self.name,
+            documents=self.documents,
+            bytes=self.bytes,
+            total=self.total,
+        )
 
 
 class Events:

@@ -66,7 +66,9 @@ class Frame:
 
     def exact_sum(self, expression: str, where: str = "true", *, bits: int = 60) -> float:
         """The sum of a DOUBLE expression, rounded to 2^-bits per row and added as integers: no order matters."""
-        scaled = self.scalar(f"SELECT sum(CAST(round(({expression}) * {float(2**bits)!r}) AS HUGEINT)) FROM pool WHERE {where}")
+        scaled = self.scalar(
+            f"SELECT sum(CAST(round(({expression}) * {float(2**bits)!r}) AS HUGEINT)) FROM pool WHERE {where}"
+        )
         return int(scaled or 0) / 2**bits
 
     def close(self) -> None:

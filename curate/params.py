@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -20,8 +20,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 class Problems:
     """What is wrong with a recipe so far: `where: what`, in the order in which it was found."""
 
-    def __init__(self) -> None:
-        self.found: list[str] = []
+    def __init__(self, found: Iterable[str] = ()) -> None:
+        self.found = list(found)
 
     def add(self, where: str, what: str) -> None:
         self.found.append(f"{where}: {what}")
@@ -31,7 +31,9 @@ class Problems:
         if self.found:
             count = len(self.found)
             plural = "problem" if count == 1 else "problems"
-            raise ConfigError(f"{title}: {count} {plural}\n" + "\n".join(f"  - {line}" for line in self.found))
+            raise ConfigError(
+                f"{title}: {count} {plural}\n" + "\n".join(f"  - {line}" for line in self.found)
+            )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -63,7 +65,9 @@ def build(kind: type[S], values: Any, where: str, problems: Problems) -> S | Non
         try:
             msgspec.convert(values[name], hints[field.name])
         except msgspec.ValidationError as error:
-            problems.add(f"{where}.{name}", f"{_plain(str(error))}, got {values[name]!r}")
+            problems.add(
+                f"{where}.{name}", f"{_expected(hints[field.name], str(error))}, got {values[name]!r}"
+            )
     if len(problems.found) > before:
         return None
     try:
@@ -71,6 +75,25 @@ def build(kind: type[S], values: Any, where: str, problems: Problems) -> S | Non
     except (msgspec.ValidationError, ConfigError) as error:
         problems.add(where, _plain(str(error)))
         return None
+
+
+def _expected(hint: Any, message: str) -> str:
+    """What a setting should have been: the words it may be, or msgspec's own wording without its `got`."""
+    words = [
+        value
+        for member in (hint, *get_args(hint))
+        if get_origin(member) is Literal
+        for value in get_args(member)
+    ]
+    if words and "enum" in message:
+        return f"expected one of {', '.join(str(word) for word in words)}"
+    return (
+        _plain(message)
+        .split(", got ")[0]
+        .replace(" | null", "")
+        .replace("str", "text")
+        .replace("int", "a whole number")
+    )
 
 
 def _plain(message: str) -> str:

@@ -85,6 +85,11 @@ class Node:
         """What finish adds, unlabelled."""
         return self.stage.finish_fields() if "finish" in self.verbs else pa.schema([])
 
+    def reads(self) -> list[str]:
+        """All columns that any of its verbs reads."""
+        methods = {"apply": "reads", "fit": "fit_reads", "judge": "judge_reads", "finish": "finish_reads"}
+        return list(dict.fromkeys(n for verb, method in methods.items() if verb in self.verbs for n in getattr(self.stage, method)()))
+
     def decides(self) -> bool:
         """Whether this stage can drop a document."""
         return "judge" in self.verbs or KEEP in self.finish_fields().names

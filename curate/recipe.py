@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +64,9 @@ class CompareSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         if self.draws < 3:
-            raise ConfigError(f"expected at least 3 draws, got {self.draws}: fewer give no interval worth the name")
+            raise ConfigError(
+                f"expected at least 3 draws, got {self.draws}: fewer give no interval worth the name"
+            )
         if not 0.5 <= self.confidence < 1:
             raise ConfigError(f"expected a confidence from 0.5 to below 1, got {self.confidence}")
         if self.order not in (1, 2, 3):
@@ -94,6 +96,9 @@ class Recipe:
     emit: EmitSpec | None
     compare: CompareSpec
     raw: dict[str, Any]
+    #: what is wrong with it so far: planning a run adds what only the corpus shows, and raises all together
+    problems: Problems = field(default_factory=Problems)
+    title: str = "recipe"
 
     def stage_targets(self) -> tuple[Target, ...]:
         """What stages may know of the targets."""
@@ -109,7 +114,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is written twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is written twice", key_node.start_mark
+            )
         seen[key] = loader.construct_object(value_node, deep=True)
     return seen
 
@@ -118,13 +125,13 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe file, or a recipe that ships with curate by its name; `overrides` are `a.b=value` words.
+    """Read a recipe file, or a recipe that ships with curate by its name; `overrides` are `a.b=value` words.
 
     Relative paths are from the recipe's folder; those of a shipped recipe from the current one.
     """
     file = find(path)
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: expected YAML, got: {error}") from error
     except OSError as error:
@@ -141,7 +148,9 @@ def find(path: Path | str) -> Path:
     shipped = {f.stem: f for f in shipped_recipes()}
     if file.name in shipped:
         return shipped[file.name]
-    raise ConfigError(f"expected a recipe file, or the name of a recipe that ships with curate, got {str(path)!r}{did_you_mean(file.name, shipped)}")
+    raise ConfigError(
+        f"expected a recipe file, or the name of a recipe that ships with curate, got {str(path)!r}{did_you_mean(file.name, shipped)}"
+    )
 
 
 def shipped_recipes() -> list[Path]:
@@ -152,7 +161,11 @@ def shipped_recipes() -> list[Path]:
 def from_mapping(
     raw: Any, *, base: Path, name: str = "recipe", overrides: Sequence[str] = (), title: str = "recipe"
 ) -> Recipe:
-    """Check a recipe given as plain mappings and lists."""
+    """Check a recipe given as plain mappings and lists.
+
+    Problems are kept in the result, for the run to raise together with those that only the corpus shows; where there
+    is no corpus to look at, they are raised here.
+    """
     problems = Problems()
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{title}: expected a mapping with corpus and stages, got {type(raw).__name__}")
@@ -163,7 +176,9 @@ def from_mapping(
         if key not in _SECTIONS:
             problems.add(str(key), f"unknown section{did_you_mean(str(key), _SECTIONS)}")
     if "corpus" not in values:
-        problems.add("corpus", "this section is missing; it names the pool, e.g. corpus: {paths: [pool/*.parquet]}")
+        problems.add(
+            "corpus", "this section is missing; it names the pool, e.g. corpus: {paths: [pool/*.parquet]}"
+        )
     corpus = build(CorpusSpec, values["corpus"], "corpus", problems) if "corpus" in values else None
     targets = _targets(values.get("targets"), problems)
     seed = values.get("seed", 0)
@@ -172,12 +187,12 @@ def from_mapping(
     stages = _stages(values.get("stages"), base, problems)
     emit = build(EmitSpec, values.get("emit"), "emit", problems)
     compare = build(CompareSpec, values.get("compare"), "compare", problems)
-    problems.raise_if_any(title)
+    if corpus is None:
+        problems.raise_if_any(title)
     assert corpus is not None
-    assert compare is not None
     return Recipe(
-        name=str(values.get("name", name)), base=base, corpus=corpus, targets=targets, seed=seed,
-        stages=tuple(stages), emit=emit, compare=compare, raw=values,
+        name=str(values.get("name", name)), base=base, corpus=corpus, targets=targets, seed=seed if isinstance(seed, int) else 0,
+        stages=tuple(stages), emit=emit, compare=compare or CompareSpec(), raw=values, problems=problems, title=title,
     )  # fmt: skip
 
 
@@ -190,7 +205,9 @@ def _targets(values: Any, problems: Problems) -> dict[str, TargetSpec]:
     found = {}
     for name, value in values.items():
         if not isinstance(name, str) or not _LABEL.match(name):
-            problems.add(f"targets.{name}", "expected a name of letters, digits and _, beginning with a letter")
+            problems.add(
+                f"targets.{name}", "expected a name of letters, digits and _, beginning with a letter"
+            )
         spec = build(TargetSpec, value, f"targets.{name}", problems)
         if spec is not None:
             found[str(name)] = spec
@@ -203,7 +220,10 @@ def _stages(values: Any, base: Path, problems: Problems) -> list[StageSpec]:
     if values is None:
         values = []
     if not isinstance(values, list):
-        problems.add("stages", f"expected a list, one stage an entry (- length: {{min_bytes: 20}}), got {type(values).__name__}")
+        problems.add(
+            "stages",
+            f"expected a list, one stage an entry (- length: {{min_bytes: 20}}), got {type(values).__name__}",
+        )
         return []
     found: list[StageSpec] = []
     labels: dict[str, str] = {}
@@ -217,6 +237,8 @@ def _stages(values: Any, base: Path, problems: Problems) -> list[StageSpec]:
         where = f"stages[{index}].{name}"
         try:
             cls = registry.lookup(str(name), base)
+            if getattr(cls, "internal", False):
+                raise ConfigError(f"{name!r} is part of every run and cannot be a stage")
         except ConfigError as error:
             problems.add(where, str(error))
             continue
@@ -226,7 +248,10 @@ def _stages(values: Any, base: Path, problems: Problems) -> list[StageSpec]:
         if not _LABEL.match(label):
             problems.add(f"{where}.as", f"expected a label of letters, digits and _, got {label!r}")
         if label in labels:
-            problems.add(where, f"the label {label!r} is taken by {labels[label]}; give this one another: as: {label}_2")
+            problems.add(
+                where,
+                f"the label {label!r} is taken by {labels[label]}; give this one another: as: {label}_2",
+            )
         labels[label] = where
         params = build(cls.Params, settings, where, problems)  # type: ignore[attr-defined]
         if params is not None:
@@ -251,7 +276,7 @@ def _override(values: dict[str, Any], word: str, problems: Problems) -> None:
             problems.add(f"--set {path}", f"there is no {'.'.join(steps[: position + 1])} in the recipe")
             return
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         value = text
     if isinstance(place, list):

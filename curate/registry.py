@@ -41,20 +41,24 @@ def register(name: str) -> Callable[[T], T]:
 
 
 def known() -> dict[str, type]:
-    """All built-in stages by name."""
+    """The built-in stages that a recipe may name; the two that every run begins with are not among them."""
+    _import_built_in()
+    return {name: cls for name, cls in sorted(STAGES.items()) if not getattr(cls, "internal", False)}
+
+
+def _import_built_in() -> None:
     for module in BUILT_IN:
         importlib.import_module(module)
-    return dict(sorted(STAGES.items()))
 
 
 def lookup(name: str, base: Path | None = None) -> type:
     """Find a stage: a built-in's name, `package.module:Class`, or `file.py:Class` (relative to `base`)."""
     if ":" in name:
         return _from_outside(name, base or Path())
-    stages = known()
-    if name not in stages:
-        raise ConfigError(f"unknown stage {name!r}{did_you_mean(name, stages)}")
-    return stages[name]
+    _import_built_in()
+    if name not in STAGES:
+        raise ConfigError(f"unknown stage {name!r}{did_you_mean(name, known())}")
+    return STAGES[name]
 
 
 def source_hash(cls: type) -> str:
@@ -77,8 +81,14 @@ def _from_outside(name: str, base: Path) -> type:
             raise ConfigError(f"stage {name!r}: cannot import {place!r}: {error}") from error
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
-        classes = [key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
-        raise ConfigError(f"stage {name!r}: {place} has no class {class_name!r}{did_you_mean(class_name, classes)}")
+        classes = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        ]
+        raise ConfigError(
+            f"stage {name!r}: {place} has no class {class_name!r}{did_you_mean(class_name, classes)}"
+        )
     if not hasattr(cls, "name"):
         cls.name = class_name.lower()  # type: ignore[attr-defined]
     return cls

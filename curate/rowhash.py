@@ -24,9 +24,16 @@ class HashTask:
 def hash_rows(task: HashTask) -> pa.Table:
     """doc, row_hash (32 hex digits of xxh3-128 over the row's columns by name)."""
     hashes: list[str] = []
-    for batch in read_part(task.layout, task.part, columns=task.layout.schema.names, text=False, rows=task.rows):
+    for batch in read_part(
+        task.layout, task.part, columns=task.layout.schema.names, text=False, rows=task.rows
+    ):
         hashes += of_rows(batch)
-    return pa.table({DOC: pa.array((task.part.number << 32) + task.rows.astype(np.int64)), "row_hash": pa.array(hashes, pa.string())})
+    return pa.table(
+        {
+            DOC: pa.array((task.part.number << 32) + task.rows.astype(np.int64)),
+            "row_hash": pa.array(hashes, pa.string()),
+        }
+    )
 
 
 def of_rows(batch: pa.RecordBatch | pa.Table) -> list[str]:
@@ -35,4 +42,7 @@ def of_rows(batch: pa.RecordBatch | pa.Table) -> list[str]:
     columns = [batch.column(n).to_pylist() for n in names]
     if not columns:
         return [""] * batch.num_rows
-    return [xxhash.xxh3_128_hexdigest(repr(row).encode("utf-8", "surrogatepass")) for row in zip(*columns, strict=True)]
+    return [
+        xxhash.xxh3_128_hexdigest(repr(row).encode("utf-8", "surrogatepass"))
+        for row in zip(*columns, strict=True)
+    ]

@@ -23,9 +23,21 @@ from curate.corpus import Corpus, Part, SourceFile, load_table, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, DataError, InternalError
 from curate.events import Events
+from curate.filenames import list_files
 from curate.frame import DOC, Frame
+from curate.params import Problems
 from curate.passes import PassTask
-from curate.plan import Node, NodeSpec, check_reads, kept_by, part_name, stage_key, stored_column, twins, wide_columns
+from curate.plan import (
+    Node,
+    NodeSpec,
+    check_reads,
+    kept_by,
+    part_name,
+    stage_key,
+    stored_column,
+    twins,
+    wide_columns,
+)
 from curate.recipe import Recipe, StageSpec
 from curate.rowhash import HashTask
 from curate.stage import BASE_COLUMNS, BYTES, IDENTITY, KEEP, KEY, TEXT, TEXT_HASH, WORDS, Context
@@ -33,6 +45,8 @@ from curate.store import digest, empty, held, read_table, sync, write_bytes, wri
 
 #: About how many bytes of text one task holds: enough to hide the cost of a message, few enough to balance workers.
 TASK_BYTES = 48_000_000
+#: Bytes of input files that keep a further worker busy for longer than its start takes.
+WORTH_A_WORKER = 4_000_000
 #: Columns of ours in the wide table that are a place, not something a user may have a column for.
 PLACES = ("doc", "part", "file", "row")
 
@@ -77,8 +91,8 @@ class Run:
         started = time.perf_counter()
         with held(self.folder), LocalEngine(self.workers) as self.engine:
             empty(self.scratch)
+            self.engine.warm(self._likely_tasks())
             self.plan()
-            self.engine.warm(len(self.tasks()))
             self._write_lock()
             self._passes()
             wide = docs.write(self)
@@ -100,17 +114,40 @@ class Run:
     # -- plan -----------------------------------------------------------------------------------------------------
 
     def plan(self) -> None:
-        """Open the corpus and the targets, build the nodes, and check all that can be checked before text is read."""
+        """Open the corpus and the targets, build the nodes, and check all that can be checked before text is read.
+
+        All problems of the recipe are raised together, those of the corpus and of each stage with them.
+        """
         recipe = self.recipe
-        known = self._known_files()
-        self.corpus: Corpus = open_corpus(recipe.corpus, recipe.base, known=known, verify=self.verify_input)
+        problems = Problems(recipe.problems.found)
+        try:
+            self.corpus: Corpus = open_corpus(
+                recipe.corpus, recipe.base, known=self._known_files(), verify=self.verify_input
+            )
+        except ConfigError as error:
+            problems.add("corpus", str(error))
+        self._load_targets(problems)
+        if hasattr(self, "corpus"):
+            self._check_user_columns(problems)
+            self._build_nodes(problems)
+        problems.raise_if_any(recipe.title)
         self.parts = self._numbered(self.corpus.parts)
         self.twins = twins(self.parts)
         self.names = [part_name(p, t) for p, t in zip(self.parts, self.twins, strict=True)]
-        self._check_user_columns()
-        self._load_targets()
-        self._build_nodes()
         self.inputs = digest([p.fingerprint for p in self.parts])
+
+    def _likely_tasks(self) -> int:
+        """How many tasks there may be, from the sizes of the files alone: the workers import while we plan."""
+        try:
+            sizes = [
+                Path(path).stat().st_size
+                for path, _ in list_files(
+                    self.recipe.corpus.paths, self.recipe.base, self.recipe.corpus.format
+                )
+            ]
+        except (ConfigError, OSError):
+            return 0  # planning says what is wrong
+        return sum(sizes) // WORTH_A_WORKER
 
     def _known_files(self) -> list[SourceFile]:
         file = self.folder / "files.json"
@@ -122,7 +159,9 @@ class Run:
         taken = -1
         if (self.folder / "parts.parquet").exists():
             for row in read_table(self.folder / "parts.parquet").to_pylist():
-                before.setdefault((row["file"], row["start"], row["stop"], row["fingerprint"]), []).append(row["part"])
+                before.setdefault((row["file"], row["start"], row["stop"], row["fingerprint"]), []).append(
+                    row["part"]
+                )
                 taken = max(taken, row["next"] - 1)
         numbered = []
         for part in parts:
@@ -136,43 +175,59 @@ class Run:
         self.next_part = max([taken, *[p.number for p in numbered]], default=-1) + 1
         return numbered
 
-    def _check_user_columns(self) -> None:
+    def _check_user_columns(self, problems: Problems) -> None:
         for name in self.corpus.layout.schema.names:
             if name.startswith("curate_") or name in PLACES:
-                taken = self.corpus.layout.schema.names
-                raise ConfigError(
-                    f"the corpus has a column {name!r}, a name that the wide table needs for itself; rename it in the corpus (it has {', '.join(taken)})"
+                problems.add(
+                    "corpus",
+                    f"the pool has a column {name!r}, a name that the wide table needs for itself; rename it in the pool",
                 )
 
-    def _load_targets(self) -> None:
+    def _load_targets(self, problems: Problems) -> None:
         """Read the targets' files; guide and test must share no document, and neither may be a pool file."""
         self.targets: dict[str, dict[str, pa.Table]] = {}
-        pool = {Path(f.path).resolve() for f in self.corpus.files}
+        pool = {Path(f.path).resolve() for f in self.corpus.files} if hasattr(self, "corpus") else set()
         rows: list[tuple[bytes, str]] = []
         for name, spec in self.recipe.targets.items():
             splits: dict[str, pa.Table] = {}
             for split in ("guide", "tuning", "test"):
                 files = spec.files(split)
-                if not files:
-                    continue
-                splits[split] = load_table(
-                    files, base=self.recipe.base, text=spec.text or self.recipe.corpus.text, view=self.recipe.corpus.view
-                )
-                for file in files:
-                    if (self.recipe.base / file).resolve() in pool:
-                        raise ConfigError(f"targets.{name}.{split}: {file} is a file of the pool too; a target's files must lie outside it")
-                hashes = set(documents.text_hashes(splits[split][TEXT_COLUMN].combine_chunks()).to_pylist())
+                both = [file for file in files if (self.recipe.base / file).resolve() in pool]
+                for file in both:
+                    problems.add(
+                        f"targets.{name}.{split}",
+                        f"{file} is a file of the pool too; a target's files must lie outside it",
+                    )
+                if files and not both:
+                    self._load_split(name, split, files, splits, problems)
+            for split, table in splits.items():
+                hashes = set(documents.text_hashes(table[TEXT_COLUMN].combine_chunks()).to_pylist())
                 rows += [(h, f"{split} of {name}") for h in sorted(hashes)]
             self.targets[name] = splits
-        self._check_splits(rows)
+        if not problems.found:
+            self._check_splits(rows)
         held_first = sorted(rows, key=lambda row: (row[1].startswith("guide"), row[1], row[0]))
         first: dict[bytes, str] = {}
         for value, place in held_first:
             first.setdefault(value, place)
         self.target_documents = pa.table(
-            {"hash": pa.array(list(first), pa.binary(16)), "place": pa.array(list(first.values()), pa.string())}
+            {
+                "hash": pa.array(list(first), pa.binary(16)),
+                "place": pa.array(list(first.values()), pa.string()),
+            }
         )
         self.targets_key = digest([[value.hex(), place] for value, place in rows])
+
+    def _load_split(
+        self, name: str, split: str, files: list[str], splits: dict[str, pa.Table], problems: Problems
+    ) -> None:
+        spec, corpus = self.recipe.targets[name], self.recipe.corpus
+        try:
+            splits[split] = load_table(
+                files, base=self.recipe.base, text=spec.text or corpus.text, view=corpus.view
+            )
+        except ConfigError as error:
+            problems.add(f"targets.{name}.{split}", str(error))
 
     def _check_splits(self, rows: list[tuple[bytes, str]]) -> None:
         """A document that steers must not judge: guide, tuning and test of all targets share none."""
@@ -186,13 +241,15 @@ class Run:
                 mixed[" and ".join(found)] = mixed.get(" and ".join(found), 0) + 1
         if mixed:
             lines = "; ".join(f"{count} in {where}" for where, count in sorted(mixed.items()))
-            raise DataError(f"targets: documents stand in more than one split: {lines}; a document that steers a selection cannot judge it: remove them from one (curate split makes disjoint files)")
+            raise DataError(
+                f"targets: documents stand in more than one split: {lines}; a document that steers a selection cannot judge it: remove them from one (curate split makes disjoint files)"
+            )
 
     def guides(self) -> dict[str, pa.ChunkedArray]:
         """Each target's guide texts."""
         return {name: splits["guide"][TEXT_COLUMN] for name, splits in self.targets.items()}
 
-    def _build_nodes(self) -> None:
+    def _build_nodes(self, problems: Problems) -> None:
         layout, recipe = self.corpus.layout, self.recipe
         base = documents.DocumentsParams(
             text=recipe.corpus.text, view=recipe.corpus.view, text_columns=list(layout.text_columns), id=recipe.corpus.id,
@@ -203,7 +260,10 @@ class Run:
             overlap = documents.OverlapParams(targets=self.targets_key)
             self._add_node(StageSpec(documents.OVERLAP, documents.OVERLAP, overlap, "targets"))
         for spec in recipe.stages:
-            self._add_node(spec)
+            try:
+                self._add_node(spec)
+            except ConfigError as error:
+                problems.add(spec.where, str(error))
 
     def _add_node(self, spec: StageSpec, *, named: bool = True) -> None:
         user = self.corpus.layout.schema
@@ -213,19 +273,16 @@ class Run:
             pa.schema([*before, *user]),
         )  # fmt: skip
         node_spec = NodeSpec(spec.stage, self.recipe.base, msgspec.to_builtins(spec.params), context)
-        try:
-            node = Node(len(self.nodes), spec.label, node_spec, named=named)
-            reads = [n for verb in ("reads", "fit_reads", "judge_reads", "finish_reads") if hasattr(node.stage, verb)
-                     and _has(node, verb) for n in getattr(node.stage, verb)()]  # fmt: skip
-            own = [node.column(f) for f in node.fields().names]
-            check_reads(spec.label, [n for n in reads if n not in own], self.nodes, user)
-        except ConfigError as error:
-            raise ConfigError(f"{spec.where}: {error}") from error
+        node = Node(len(self.nodes), spec.label, node_spec, named=named)
+        own = [node.column(f) for f in node.fields().names]
+        check_reads(spec.label, [n for n in node.reads() if n not in own], self.nodes, user)
         taken = {*user.names, *wide_columns(self.nodes)}
         for column in node.columns():
             if column in taken:
                 whose = "the corpus" if column in user.names else "an earlier stage"
-                raise ConfigError(f"{spec.where}: its column {column!r} clashes with one of {whose}; give the stage another label: as: {spec.label}_2")
+                raise ConfigError(
+                    f"its column {column!r} clashes with one of {whose}; give the stage another label: as: {spec.label}_2"
+                )
         self.nodes.append(node)
 
     # -- passes ---------------------------------------------------------------------------------------------------
@@ -246,7 +303,9 @@ class Run:
                 node.measures = self.store / node.key / (node.state.stem if node.state else "measures")
                 pending.append(("apply", node.position))
             if "judge" in node.verbs:
-                node.verdicts = self.store / digest(node.key, node.spec.params, self._verdict_keys(node)) / "verdict"
+                node.verdicts = (
+                    self.store / digest(node.key, node.spec.params, self._verdict_keys(node)) / "verdict"
+                )
                 pending.append(("judge", node.position))
             if "finish" in node.verbs:
                 self._run_pass(pending)
@@ -261,17 +320,14 @@ class Run:
         wide = wide_columns(self.nodes[: node.position])
         layout = self.corpus.layout
         keys: dict[str, str] = {}
-        for verb in ("reads", "fit_reads", "judge_reads", "finish_reads"):
-            if not _has(node, verb):
-                continue
-            for name in getattr(node.stage, verb)():
-                if name in wide:
-                    source = wide[name][0]
-                    keys[name] = digest(source.key, source.state.stem if source.state else "")
-                elif name in layout.schema.names:
-                    keys[name] = str(layout.schema.field(name).type)
-                elif name == TEXT:
-                    keys[name] = digest([layout.spec.text, layout.spec.view, list(layout.text_columns)])
+        for name in node.reads():
+            if name in wide:
+                source = wide[name][0]
+                keys[name] = digest(source.key, source.state.stem if source.state else "")
+            elif name in layout.schema.names:
+                keys[name] = str(layout.schema.field(name).type)
+            elif name == TEXT:
+                keys[name] = digest([layout.spec.text, layout.spec.view, list(layout.text_columns)])
         return keys
 
     def _verdict_keys(self, node: Node) -> list[str]:
@@ -293,7 +349,9 @@ class Run:
         names = [f"{self.nodes[at].label}.{verb}" for verb, at in steps]
         results = []
         with self.events.phase(" + ".join(names), total=sum(p.bytes for p in self.parts)) as phase:
-            for group in self.engine.map("curate.passes:run_pass", tasks, partial(_advance, phase, self._part_bytes())):
+            for group in self.engine.map(
+                "curate.passes:run_pass", tasks, partial(_advance, phase, self._part_bytes())
+            ):
                 results += group
         self.computed |= {r.number for r in results if r.documents}
         self.rows = {r.number: r.rows for r in results}
@@ -325,7 +383,11 @@ class Run:
                 write_table(state, node.stage.close(merged, self.guides()), self.scratch)
         node.state = state
         if getattr(node.stage, "frozen", False):
-            write_bytes(self.folder / "frozen" / f"{node.label}.json", msgspec.json.encode([node.key, state.name, guides]), self.scratch)
+            write_bytes(
+                self.folder / "frozen" / f"{node.label}.json",
+                msgspec.json.encode([node.key, state.name, guides]),
+                self.scratch,
+            )
 
     def _frozen(self, node: Node) -> Path | None:
         """The state that an earlier run of this folder froze, where its settings and targets are still the same."""
@@ -334,15 +396,21 @@ class Run:
             return None
         key, name, guides = msgspec.json.decode(record.read_bytes(), type=tuple[str, str, str])
         state = self.store / key / "state" / name
-        same = key == node.key and guides == digest(self.targets_key if getattr(node.stage, "uses_targets", False) else "")
+        same = key == node.key and guides == digest(
+            self.targets_key if getattr(node.stage, "uses_targets", False) else ""
+        )
         if same and state.exists():
-            self.events.emit("note", text=f"{node.label}: the frozen state {name[:8]} is used; nothing is fitted")
+            self.events.emit(
+                "note", text=f"{node.label}: the frozen state {name[:8]} is used; nothing is fitted"
+            )
             return state
         return None
 
     def _finish(self, node: Node) -> None:
         """Show a stage all documents' columns at once and scatter what it says over the parts."""
-        inputs = digest(self.inputs, [p.number for p in self.parts], self._verdict_keys(node), node.spec.params)
+        inputs = digest(
+            self.inputs, [p.number for p in self.parts], self._verdict_keys(node), node.spec.params
+        )
         node.finished = self.store / node.key / "finish" / inputs
         if all((node.finished / f"{name}.parquet").exists() for name in self.names):
             return
@@ -358,10 +426,14 @@ class Run:
                 frame.close()
         for note in getattr(node.stage, "notes", list)():
             self.warnings.append(note)
-            self.events.emit("warning" if "warning" in note.split(":")[0] else "note", text=f"{node.label}: {note}")
+            self.events.emit(
+                "warning" if "warning" in note.split(":")[0] else "note", text=f"{node.label}: {note}"
+            )
 
     def _frame_schema(self, node: Node, reads: Sequence[str]) -> pa.Schema:
-        wide = {n: item for earlier in self.nodes[: node.position + 1] for n, item in earlier.columns().items()}
+        wide = {
+            n: item for earlier in self.nodes[: node.position + 1] for n, item in earlier.columns().items()
+        }
         fields = [pa.field(DOC, pa.int64())]
         for name in reads:
             item = wide[name] if name in wide else self.corpus.layout.schema.field(name)
@@ -395,7 +467,11 @@ class Run:
             if column in wide:
                 values = stored_column(*_swap(wide[column], name))
             else:
-                values = table[column] if table is not None else pa.chunked_array([], self.corpus.layout.schema.field(column).type)
+                values = (
+                    table[column]
+                    if table is not None
+                    else pa.chunked_array([], self.corpus.layout.schema.field(column).type)
+                )
             columns[column] = values if len(index) == rows else values.take(pa.array(index))
         return pa.table(columns)
 
@@ -422,7 +498,11 @@ class Run:
             place = np.full(rows, -1)
             place[docs_column[low:high] & 0xFFFFFFFF] = np.arange(high - low)
             part_table = table.slice(low, high - low).select(schema.names).cast(schema).combine_chunks()
-            write_table(node.finished / f"{name}.parquet", part_table.take(pa.array(place, mask=place < 0)), self.scratch)
+            write_table(
+                node.finished / f"{name}.parquet",
+                part_table.take(pa.array(place, mask=place < 0)),
+                self.scratch,
+            )
 
     def _row_hashes(self, docs_column: pa.ChunkedArray) -> pa.Table:
         """Hash the whole rows of some documents, part by part, in the workers."""
@@ -433,7 +513,11 @@ class Run:
             if high > low:
                 tasks.append(HashTask(self.corpus.layout, part, wanted[low:high] & 0xFFFFFFFF))
         tables = self.engine.map("curate.rowhash:hash_rows", tasks)
-        return pa.concat_tables(tables) if tables else pa.table({DOC: pa.array([], pa.int64()), "row_hash": pa.array([], pa.string())})
+        return (
+            pa.concat_tables(tables)
+            if tables
+            else pa.table({DOC: pa.array([], pa.int64()), "row_hash": pa.array([], pa.string())})
+        )
 
     def _check_ids(self) -> None:
         """A named id that repeats is an error: two documents under one name would share one fate."""
@@ -482,7 +566,9 @@ class Run:
             if place.startswith("guide "):
                 note = f"{count} pool documents stand in the {place} too; they will score high for that alone"
             else:
-                note = f"{count} pool documents equal a document of the {place}; the pool's copies are dropped"
+                note = (
+                    f"{count} pool documents equal a document of the {place}; the pool's copies are dropped"
+                )
             self.warnings.append(note)
             self.events.emit("warning", text=note)
 
@@ -495,7 +581,11 @@ class Run:
         from curate import __version__
 
         recipe = self.recipe
-        write_bytes(self.folder / "recipe.yaml", yaml.safe_dump(recipe.raw, sort_keys=False, allow_unicode=True).encode(), self.scratch)
+        write_bytes(
+            self.folder / "recipe.yaml",
+            yaml.safe_dump(recipe.raw, sort_keys=False, allow_unicode=True).encode(),
+            self.scratch,
+        )
         lock = {
             "curate": __version__, "name": recipe.name, "base": str(recipe.base), "seed": recipe.seed,
             "corpus": msgspec.to_builtins(recipe.corpus),
@@ -506,7 +596,11 @@ class Run:
             "inputs": [[f.path, f.size, f.content] for f in self.corpus.files], "targets_key": self.targets_key,
             "versions": versions(), "store": str(self.store),
         }  # fmt: skip
-        write_bytes(self.folder / "recipe.lock.json", msgspec.json.format(msgspec.json.encode(lock), indent=1), self.scratch)
+        write_bytes(
+            self.folder / "recipe.lock.json",
+            msgspec.json.format(msgspec.json.encode(lock), indent=1),
+            self.scratch,
+        )
         write_bytes(self.folder / "files.json", msgspec.json.encode(self.corpus.files), self.scratch)
         self.events.open(self.folder / "events.jsonl")
         self.events.emit("started", recipe=recipe.name, workers=self.workers, parts=len(self.parts),
@@ -545,18 +639,16 @@ def _swap(found: tuple[Node, str], name: str) -> tuple[Node, str, str]:
     return found[0], name, found[1]
 
 
-def _has(node: Node, verb: str) -> bool:
-    """Whether a stage's `..._reads` counts: the stage has the verb it belongs to."""
-    return {"reads": "apply", "fit_reads": "fit", "judge_reads": "judge", "finish_reads": "finish"}[verb] in node.verbs and hasattr(node.stage, verb)
-
-
 def versions() -> dict[str, str]:
     """The versions that produced bytes depend on."""
     from importlib.metadata import version
 
     from curate import __version__
 
-    return {"curate": __version__, **{name: version(name) for name in ("pyarrow", "duckdb", "numpy", "xxhash")}}
+    return {
+        "curate": __version__,
+        **{name: version(name) for name in ("pyarrow", "duckdb", "numpy", "xxhash")},
+    }
 
 
 __all__ = ["BASE_COLUMNS", "BYTES", "KEEP", "KEY", "TEXT_HASH", "WORDS", "Callable", "Outcome", "Run", "sync"]

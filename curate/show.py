@@ -52,7 +52,11 @@ def _line(event: dict[str, Any]) -> str | None:
     """One event as a line; None for those that only move a progress bar."""
     if event["event"] == "phase":
         seconds = event["seconds"]
-        speed = f", {event['documents']:,} documents, {event['bytes'] / 1e6 / seconds:,.0f} MB/s" if event["documents"] and seconds else ""
+        speed = (
+            f", {event['documents']:,} documents, {event['bytes'] / 1e6 / seconds:,.0f} MB/s"
+            if event["documents"] and seconds
+            else ""
+        )
         return f"{event['phase']}: {seconds:.2f} s{speed}"
     if event["event"] in ("note", "warning"):
         text = event["text"]
@@ -69,7 +73,13 @@ def _live() -> Iterator[Listener]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[documents]:,} documents"), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[documents]:,} documents"),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, Any] = {}
 
@@ -93,7 +103,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequen
     """A plain table; the columns numbered in `right` are flush right."""
     cells = [[str(h) for h in header], *[["" if c is None else str(c) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    lines = [
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
@@ -106,7 +121,13 @@ def summary(result: Result) -> str:
     rows = [(stage, reason, f"{n:,}", f"{size / 1e6:,.2f}") for stage, reason, n, size in funnel]
     o = result.outcome
     total = sum(n for _, _, n, _ in funnel)
-    lines = [table(("stage", "reason", "documents", "MB"), [*rows, ("read", "", f"{total:,}", f"{o.text_bytes / 1e6:,.2f}")], right=(2, 3))]
+    lines = [
+        table(
+            ("stage", "reason", "documents", "MB"),
+            [*rows, ("read", "", f"{total:,}", f"{o.text_bytes / 1e6:,.2f}")],
+            right=(2, 3),
+        )
+    ]
     what = f"{o.computed_parts} parts read" if o.computed_parts else "nothing to compute"
     lines.append(f"\n{o.kept:,} of {o.documents:,} documents kept; {what}; {o.seconds:.1f} s")
     if o.published:
@@ -120,7 +141,9 @@ def comparison(found: Comparison) -> str:
     lines = []
     for item in found.targets:
         v = item.verdict
-        rows = [(a.name, f"{a.documents:,}", f"{a.bytes / 1e6:,.3f}", f"{a.bits_per_byte:.4f}") for a in item.arms]
+        rows = [
+            (a.name, f"{a.documents:,}", f"{a.bytes / 1e6:,.3f}", f"{a.bits_per_byte:.4f}") for a in item.arms
+        ]
         lines += [
             f"target {item.target}: judge {found.judge}, arms of at most {found.budget_bytes / 1e6:,.3f} MB, bits per byte of the test (smaller is better)",
             table(("arm", "documents", "MB", "bits/byte"), rows, right=(1, 2, 3)),
@@ -150,13 +173,23 @@ def write_table(found: pa.Table, form: str, out: str | None) -> None:
         import pyarrow.csv as csv
 
         sink = pa.BufferOutputStream()
-        flat = [c.cast(pa.string()) if pa.types.is_nested(c.type) is False and pa.types.is_null(c.type) else c for c in found.columns]
-        csv.write_csv(pa.table(_flat(flat), found.schema.names), sink, csv.WriteOptions(quoting_style="needed"))
+        flat = [
+            c.cast(pa.string()) if pa.types.is_nested(c.type) is False and pa.types.is_null(c.type) else c
+            for c in found.columns
+        ]
+        csv.write_csv(
+            pa.table(_flat(flat), found.schema.names), sink, csv.WriteOptions(quoting_style="needed")
+        )
         _put(sink.getvalue().to_pybytes(), out)
     elif form == "json":
         import orjson
 
-        _put(b"".join(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE) for row in found.to_pylist()), out)
+        _put(
+            b"".join(
+                orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE) for row in found.to_pylist()
+            ),
+            out,
+        )
     else:
         import pyarrow.parquet as pq
 
@@ -171,7 +204,10 @@ def _flat(columns: list[Any]) -> list[Any]:
 
     def one(column: Any) -> Any:
         if pa.types.is_nested(column.type):
-            return pa.array([None if v is None else orjson.dumps(v, default=str).decode() for v in column.to_pylist()], pa.string())
+            return pa.array(
+                [None if v is None else orjson.dumps(v, default=str).decode() for v in column.to_pylist()],
+                pa.string(),
+            )
         if pa.types.is_binary(column.type) or pa.types.is_fixed_size_binary(column.type):
             return pa.array([None if v is None else v.hex() for v in column.to_pylist()], pa.string())
         return column
@@ -200,10 +236,16 @@ def _put(content: bytes, out: str | None) -> None:
 def explanation(document: dict[str, Any]) -> str:
     """One document's life."""
     row = document["row"]
-    ending = "kept" if row["curate_keep"] else f"dropped by {row['curate_drop_stage']}: {row['curate_drop_reason']}"
+    ending = (
+        "kept"
+        if row["curate_keep"]
+        else f"dropped by {row['curate_drop_stage']}: {row['curate_drop_reason']}"
+    )
     lines = [f"{row['curate_identity']}  {row['file']} row {row['row']}: {ending}"]
     for stage in document["stages"]:
-        shown = ", ".join(f"{name} = {_cell(value)}" for name, value in stage["columns"].items() if value is not None)
+        shown = ", ".join(
+            f"{name} = {_cell(value)}" for name, value in stage["columns"].items() if value is not None
+        )
         lines.append(f"  {stage['label']:<14} {stage['verdict'] or '-':<8} {shown}")
     text = document["text"] or ""
     lines += ["  text:", *["    " + line for line in text[:HEAD].splitlines()]]
@@ -214,11 +256,15 @@ def explanation(document: dict[str, Any]) -> str:
 
 def catalog(run: OpenRun) -> str:
     """Where the catalog is, and each view's columns."""
-    lines = [f"{run.folder / 'catalog.duckdb'}", f'open it with: duckdb {run.folder / "catalog.duckdb"}', ""]
+    lines = [f"{run.folder / 'catalog.duckdb'}", f"open it with: duckdb {run.folder / 'catalog.duckdb'}", ""]
     with run.connection(texts=True) as con:
         for view in ("docs", "selected", "funnel", "stages", "parts", "texts"):
             columns = con.execute(f"DESCRIBE SELECT * FROM {view}").fetchall()
-            count = "" if view == "texts" else f" ({con.execute(f'SELECT count(*) FROM {view}').fetchall()[0][0]:,} rows)"
+            count = (
+                ""
+                if view == "texts"
+                else f" ({con.execute(f'SELECT count(*) FROM {view}').fetchall()[0][0]:,} rows)"
+            )
             lines.append(f"{view}{count}: " + ", ".join(f"{c[0]} {c[1]}" for c in columns))
     return "\n".join(lines)
 
@@ -234,10 +280,12 @@ def listing(what: str) -> str:
 
         hows = get_args(get_type_hints(registry.lookup("select").Params)["how"])  # type: ignore[attr-defined]
         return "\n".join(hows)
-    stages = {n: c for n, c in registry.known().items() if n not in ("documents", "overlap")}
+    stages = registry.known()
     if what == "scorers":
         stages = {n: c for n, c in stages.items() if getattr(c, "scores", False)}
-    return "\n".join(f"{name:<16} {(cls.__doc__ or '').strip().splitlines()[0]}" for name, cls in stages.items())
+    return "\n".join(
+        f"{name:<16} {(cls.__doc__ or '').strip().splitlines()[0]}" for name, cls in stages.items()
+    )
 
 
 def _first_comment(file: Path) -> str:

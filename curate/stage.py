@@ -109,7 +109,9 @@ def verbs(stage: Any) -> frozenset[str]:
     """Which verbs a stage has: some of fit, apply, judge, finish."""
     names = {"fit": "fit_part", "apply": "apply", "judge": "judge", "finish": "finish"}
     wanted = getattr(stage, "verbs", None)
-    return frozenset(wanted() if wanted else (verb for verb, method in names.items() if hasattr(stage, method)))
+    return frozenset(
+        wanted() if wanted else (verb for verb, method in names.items() if hasattr(stage, method))
+    )
 
 
 def column_name(label: str, field_name: str) -> str:
@@ -117,7 +119,9 @@ def column_name(label: str, field_name: str) -> str:
     return label if field_name == VALUE else f"{label}_{field_name}"
 
 
-def measure(name: str, kind: pa.DataType, *, means: str = "", larger_is_better: bool | None = None) -> pa.Field:
+def measure(
+    name: str, kind: pa.DataType, *, means: str = "", larger_is_better: bool | None = None
+) -> pa.Field:
     """A field of a stage's schema; `means` (log_weight, score, ...) and the direction travel with it in Parquet."""
     metadata = {}
     if means:

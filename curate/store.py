@@ -65,18 +65,21 @@ def sync(path: Path) -> None:
 
 def write_table(path: Path, table: pa.Table, scratch: Path) -> None:
     """Write a small table as Parquet, atomically."""
-    plain = [
-        column.name
-        for column in table.schema
-        if pa.types.is_floating(column.type) or pa.types.is_fixed_size_binary(column.type) or pa.types.is_uint64(column.type)
-    ]
-    coded = [name for name in table.schema.names if name not in plain]
+    coded = [column.name for column in table.schema if not _all_differ(column)]
     write_atomically(
         path,
         lambda temporary: pq.write_table(
-            table, temporary, compression="zstd", compression_level=1, use_dictionary=coded, write_statistics=False
+            table, temporary, compression="lz4", use_dictionary=coded, write_statistics=False
         ),
         scratch,
+    )
+
+
+def _all_differ(column: pa.Field) -> bool:
+    """Whether a column's values hardly ever repeat, so that a dictionary would cost and gain nothing."""
+    kind = column.type
+    return bool(
+        pa.types.is_floating(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_uint64(kind) or column.name == "curate_identity"
     )
 
 
@@ -92,7 +95,8 @@ def _put(path: Path, content: bytes) -> None:
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table of the store; a damaged file is named, with the remedy."""
     try:
-        return pq.read_table(path, columns=columns, use_threads=False, memory_map=False, partitioning=None)
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            return file.read(columns=columns, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise

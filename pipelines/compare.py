@@ -126,9 +126,13 @@ def compare(
         raise ConfigError(f"expected --judge ngram, the judge that this version has, got {judge!r}")
     checked = load_recipe(recipe, overrides)
     if not any(spec.files("test") for spec in checked.targets.values()):
-        raise ConfigError("compare needs a target with a test: targets: {maths: {guide: [...], test: [test.jsonl]}}")
+        raise ConfigError(
+            "compare needs a target with a test: targets: {maths: {guide: [...], test: [test.jsonl]}}"
+        )
     folder = Path(run) if run is not None else Path("runs") / checked.name
-    runner = Run(checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener))
+    runner = Run(
+        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener)
+    )
     outcome = runner.execute()
     started = time.perf_counter()
     with held(runner.folder), LocalEngine(runner.workers) as runner.engine:
@@ -148,7 +152,9 @@ class _Comparing:
     def __init__(self, run: Run, spec: CompareSpec) -> None:
         self.run, self.spec = run, spec
         selects = [n.position for n in run.nodes if n.stage.name == "select"]
-        first = next((n.position for n in run.nodes if n.label in {s.label for s in run.recipe.stages}), len(run.nodes))
+        first = next(
+            (n.position for n in run.nodes if n.label in {s.label for s in run.recipe.stages}), len(run.nodes)
+        )
         self.reached = selects[-1] if selects else first  # random draws come from what reached this stage
         self.scratch = run.scratch / "compare"
 
@@ -158,7 +164,11 @@ class _Comparing:
         self._measure()
         self._draw()
         spills = self._collect()
-        tests = {name: splits["test"].select([TEXT]) for name, splits in self.run.targets.items() if "test" in splits}
+        tests = {
+            name: splits["test"].select([TEXT])
+            for name, splits in self.run.targets.items()
+            if "test" in splits
+        }
         self._judge(tests, spills)
         shutil.rmtree(self.scratch, ignore_errors=True)
         return self
@@ -172,7 +182,9 @@ class _Comparing:
         with run.events.phase("compare.measure"):
             found = run.engine.map("curate.pipelines.compare:measure_part", tasks)
         self.offsets = np.cumsum([0, *[len(f[0]) for f in found]])
-        self.rows, self.keys, self.sizes, self.grams, self.chosen = (np.concatenate([f[i] for f in found]) for i in range(5))
+        self.rows, self.keys, self.sizes, self.grams, self.chosen = (
+            np.concatenate([f[i] for f in found]) for i in range(5)
+        )
         self.pool_counts = sum(f[5] for f in found)
         self.selected_counts = sum(f[6] for f in found)
         if not self.chosen.any():
@@ -186,12 +198,26 @@ class _Comparing:
         self.member = np.zeros(len(self.keys), np.uint64)
         everyone = np.ones(len(self.keys), bool)
         for draw in range(self.spec.draws):
-            self._mark(draw, everyone, self.sizes, self.budget, randomness.stream(seed, "compare", "random", str(draw)))
+            self._mark(
+                draw,
+                everyone,
+                self.sizes,
+                self.budget,
+                randomness.stream(seed, "compare", "random", str(draw)),
+            )
         wanted = int(self.grams[self.chosen].sum())
         for subset in range(SUBSETS):
             at = self.spec.draws + subset
-            self._mark(at, everyone, self.grams, wanted, randomness.stream(seed, "compare", "subset", str(subset)))
-        self._mark(self.spec.draws + SUBSETS, self.chosen, self.sizes, self.budget, randomness.stream(seed, "compare", "selection"))
+            self._mark(
+                at, everyone, self.grams, wanted, randomness.stream(seed, "compare", "subset", str(subset))
+            )
+        self._mark(
+            self.spec.draws + SUBSETS,
+            self.chosen,
+            self.sizes,
+            self.budget,
+            randomness.stream(seed, "compare", "selection"),
+        )
 
     def _mark(self, bit: int, among: np.ndarray, sizes: np.ndarray, limit: int, stream: int) -> None:
         """Take documents in a seeded random order; filling stops before the one that would exceed."""
@@ -207,7 +233,16 @@ class _Comparing:
             wanted = self.member[of_part] != 0
             if wanted.any():
                 out = self.scratch / f"{number:06d}.arrow"
-                tasks.append(CollectTask(run.corpus.layout, part, self.rows[of_part][wanted], self.member[of_part][wanted], self.spec.draws, out))
+                tasks.append(
+                    CollectTask(
+                        run.corpus.layout,
+                        part,
+                        self.rows[of_part][wanted],
+                        self.member[of_part][wanted],
+                        self.spec.draws,
+                        out,
+                    )
+                )
         with run.events.phase("compare.collect"):
             counts = run.engine.map("curate.pipelines.compare:collect_part", tasks)
         self.subset_counts = sum(counts)
@@ -222,7 +257,11 @@ class _Comparing:
         for name, test in tests.items():
             sizes, _ = ngrams.text_stats(test[TEXT])
             verdict = judge_arms(
-                bits[0][name], np.stack([b[name] for b in bits[1:]]), sizes, confidence=self.spec.confidence, seed=self.run.recipe.seed
+                bits[0][name],
+                np.stack([b[name] for b in bits[1:]]),
+                sizes,
+                confidence=self.spec.confidence,
+                seed=self.run.recipe.seed,
             )
             arms = [self._arm("selection" if task.arm == last else f"random {task.arm}", task.arm, b[name].sum() / sizes.sum())
                     for task, b in zip(tasks, bits, strict=True)]  # fmt: skip

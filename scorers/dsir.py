@@ -105,20 +105,28 @@ class Dsir:
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
         """Add counts."""
         first = partials[0]
-        return pa.table({n: sum((p[n].to_numpy() for p in partials[1:]), first[n].to_numpy()) for n in first.schema.names})
+        return pa.table(
+            {n: sum((p[n].to_numpy() for p in partials[1:]), first[n].to_numpy()) for n in first.schema.names}
+        )
 
     def close(self, merged: pa.Table, targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
         """The log ratio of shares, a float64 column per target, a row per bucket; the counts beside it."""
         pool = self._sampled(merged)
         if pool.sum() == 0:
-            raise DataError("dsir: the documents still kept hold no n-gram to fit on (all empty, or below min_tokens)")
+            raise DataError(
+                "dsir: the documents still kept hold no n-gram to fit on (all empty, or below min_tokens)"
+            )
         log_pool = np.log(pool / pool.sum() + EPSILON)
         columns = {"pool": pool}
         for name in self.names:
             counts = ngrams.count(targets[name], self.spec)[0]
             if counts.sum() == 0:
-                raise DataError(f"dsir: the guide of target {name!r} holds no n-gram (empty texts, or all below min_tokens)")
-            shares = (counts + self.params.laplace) / (counts.sum() + self.params.laplace * self.params.buckets)
+                raise DataError(
+                    f"dsir: the guide of target {name!r} holds no n-gram (empty texts, or all below min_tokens)"
+                )
+            shares = (counts + self.params.laplace) / (
+                counts.sum() + self.params.laplace * self.params.buckets
+            )
             columns[f"target_{name}"] = counts
             columns[f"log_ratio_{name}"] = np.log(shares + EPSILON) - log_pool
         return pa.table(columns)
@@ -151,7 +159,11 @@ class Dsir:
             weights = weights / np.maximum(ngrams.ngrams_of(tokens, self.params.ngrams), 1)[:, None]
         columns = [pa.array(np.ascontiguousarray(column), mask=too_few) for column in weights.T]
         short = f"fewer than {self.params.min_tokens} tokens"
-        reason = pc.if_else(pa.array(tokens <= 0), "no tokens", pc.if_else(pa.array(too_few), short, pa.scalar(None, pa.string())))
+        reason = pc.if_else(
+            pa.array(tokens <= 0),
+            "no tokens",
+            pc.if_else(pa.array(too_few), short, pa.scalar(None, pa.string())),
+        )
         return pa.record_batch([*columns, pa.array(tokens), reason], schema=self.fields())
 
     def _log_ratio(self, state: pa.Table) -> np.ndarray:
