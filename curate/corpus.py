@@ -126,6 +126,7 @@ class Layout:
 
     `schema` has the user's columns, unified over all files; `text_columns` are those that the text is
     made of.
+    `hints` are by path what reading needs besides: of csv the block size, of Arrow 1 where it is compressed.
     """
 
     spec: CorpusSpec
@@ -133,7 +134,7 @@ class Layout:
     plan: TextPlan
     files: dict[str, SourceFile]
     json: dict[str, JsonColumn]
-    blocks: dict[str, int]
+    hints: dict[str, int]
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -185,7 +186,7 @@ class _Opened:
     column_bytes: list[dict[str, int]] | None = None
     content: str = ""
     detail: str = ""
-    block: int = 0
+    hint: int = 0
 
 
 def open_corpus(
@@ -221,8 +222,8 @@ def open_corpus(
     _hash_all(opened)
     files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail) for f in opened]
     bare = {file.path: msgspec.structs.replace(file, detail="") for file in files}
-    blocks = {file.path: file.block for file in opened if file.block}
-    layout = Layout(spec, unified.schema, plan, bare, unified.json, blocks)
+    hints = {file.path: file.hint for file in opened if file.hint}
+    layout = Layout(spec, unified.schema, plan, bare, unified.json, hints)
     return Corpus(layout, files, _parts(opened, plan))
 
 
@@ -238,7 +239,18 @@ def _scan(
     if format in ("parquet", "arrow"):
         table: TableScan = (scan_parquet if format == "parquet" else scan_arrow)(path, spec.part_bytes)
         columns = FileColumns(path, arrow=table.schema)
-        return _Opened(path, format, size, mtime_ns, columns, table.ranges, table.column_bytes, content)
+        return _Opened(
+            path,
+            format,
+            size,
+            mtime_ns,
+            columns,
+            table.ranges,
+            table.column_bytes,
+            content,
+            "",
+            int(table.packed),
+        )
     strict = spec.on_error == "fail"
     detail = _remembered(old, format, spec.part_bytes, strict)
     if detail is None:
@@ -406,12 +418,13 @@ def _chunks(
     if part.format == "parquet":
         return read_parquet(part.file, part.start, part.stop, names, rows, batch_bytes)
     if part.format == "arrow":
-        return read_arrow(part.file, part.start, part.stop, names, rows, batch_bytes)
+        packed = part.file in layout.hints
+        return read_arrow(part.file, part.start, part.stop, names, rows, batch_bytes, packed=packed)
     if part.format == "jsonl":
         carried = {name: layout.json[name] for name in columns if name in layout.json}
         plan = layout.plan if text else None
         return read_jsonl(part.file, part.start, part.stop, carried, plan, layout.json, rows, batch_bytes)
-    return read_delimited(part.file, part.format, layout.blocks[part.file], names, rows)
+    return read_delimited(part.file, part.format, layout.hints[part.file], names, rows)
 
 
 def _arrays(

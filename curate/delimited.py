@@ -22,8 +22,9 @@ from curate.textview import checked_utf8
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
-# pyarrow parses by blocks and refuses a row that does not fit: then the next size is tried.
-BLOCKS = (8 << 20, 64 << 20, 512 << 20)
+# pyarrow parses by blocks and refuses a row that does not fit: then the next size is tried. It reads 32
+# blocks ahead, so that the first size costs about 40 MB and the second about 250 MB.
+BLOCKS = (1 << 20, 8 << 20, 64 << 20, 512 << 20)
 
 # Only what reads back as it was written is a number: 007, +1 and 1_000 stay strings. Sixteen digits may not
 # fit a double exactly, nineteen may not fit an int64.

@@ -27,11 +27,15 @@ _STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 class TableScan(NamedTuple):
-    """A file's columns, its ranges, and of each range the uncompressed bytes of each column."""
+    """A file's columns, its ranges, and of each range the uncompressed bytes of each column.
+
+    `packed` says that the record batches of an Arrow file are compressed, so that mapping it gives no arrays.
+    """
 
     schema: pa.Schema
     ranges: list[Range]
     column_bytes: list[dict[str, int]]
+    packed: bool = False
 
 
 class _Unit(NamedTuple):
@@ -193,7 +197,9 @@ def _picked(batch: pa.RecordBatch, row: int, names: Sequence[str], rows: Places 
 def _arrow(path: str, names: Sequence[str] | None) -> Iterator[tuple[pa.Schema, Any]]:
     """Open an Arrow file: its schema, and a function that gives the record batches of a range, in order.
 
-    The file is mapped, so that uncompressed columns cost no memory until they are looked at.
+    The file is mapped, so that uncompressed columns cost no memory until they are looked at. With `names`
+    only those columns are made, which copies them: worth it where they are compressed, a loss where they
+    are mapped.
     """
     with pa.memory_map(path, "rb") as source:
         magic = source.read(6)
@@ -245,17 +251,30 @@ def scan_arrow(path: str, part_bytes: int) -> TableScan:
         with _arrow(path, None) as (schema, batches):
             _one_of_each(path, schema)
             units = []
+            allocated = pa.total_allocated_bytes()
+            packed = False
             for batch in batches(0, None):
+                packed = packed or pa.total_allocated_bytes() - allocated > batch.nbytes // 2
                 columns = {name: batch.column(name).nbytes for name in schema.names}
                 units.append(_Unit(batch.num_rows, sum(columns.values()), columns))
-    return TableScan(schema, *_cut(units, part_bytes))
+    return TableScan(schema, *_cut(units, part_bytes), packed)
 
 
 def read_arrow(
-    path: str, start: int, stop: int, names: Sequence[str], rows: Places | None, batch_bytes: int
+    path: str,
+    start: int,
+    stop: int,
+    names: Sequence[str],
+    rows: Places | None,
+    batch_bytes: int,
+    *,
+    packed: bool = False,
 ) -> Iterator[Chunk]:
-    """Yield the rows of record batches start..stop, or the sorted `rows` of them, some MB at a time."""
-    with reading(path, "Arrow file"), _arrow(path, names) as (schema, batches):
+    """Yield the rows of record batches start..stop, or the sorted `rows` of them, some MB at a time.
+
+    `packed` is what `scan_arrow` found.
+    """
+    with reading(path, "Arrow file"), _arrow(path, names if packed else None) as (schema, batches):
         have = [name for name in names if name in schema.names]
         row = 0
         for batch in batches(start, stop):
