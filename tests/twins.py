@@ -14,7 +14,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 
 MASK = 2**64 - 1
 FIRST = (
@@ -152,7 +151,3 @@ def noise_bits(key: int, stream: int) -> int:
     before = finalise((stream + 0x9E3779B97F4A7C15) & MASK)
     after = finalise((stream + 0xD1B54A32D192ED03) & MASK)
     return finalise((finalise(key ^ before) + after) & MASK)
-
-
-def offsets_decrease(offsets: Sequence[int]) -> bool:
-    return offsets[0] < 0 or any(right < left for left, right in pairwise(offsets))
