@@ -4,8 +4,9 @@ Text is any object with `__arrow_c_array__` of type string or large_string; the 
 buffers of the dtype and length stated, written in place; the GIL is released.
 """
 
-from typing import Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 class ArrowArray(Protocol):
@@ -40,3 +41,33 @@ def ngrams_score(
 ) -> None: ...
 def ngrams_tokenize(text: ArrowArray, settings: Settings, /) -> list[str]: ...
 def ngrams_bucket(tokens: ArrowArray, settings: Settings, /) -> int: ...
+
+# A table is 16-byte slots, a power of two of them; a model's first three arrays are the vocabulary's
+# (slots, ends, arena), then (first, discounts, contexts by level, slots by level) of words and of bytes.
+LmArray = Buffer | NDArray[Any]
+
+def ngramlm_split(data: Buffer, ends: LmArray, /) -> int: ...
+def ngramlm_intern(
+    text: ArrowArray,
+    slots: LmArray,
+    ends: LmArray,
+    arena: LmArray,
+    cursor: LmArray,
+    ids: LmArray,
+    /,
+) -> bool: ...
+def ngramlm_rehash(smaller: LmArray, larger: LmArray, /) -> None: ...
+def ngramlm_count(
+    symbols: LmArray,
+    lower: LmArray,
+    start: int,
+    slots: LmArray,
+    known: int,
+    left: LmArray,
+    grams: LmArray,
+    /,
+) -> tuple[int, int]: ...
+def ngramlm_fold(slots: LmArray, left: LmArray | None, contexts: LmArray, /) -> tuple[int, int, int, int]: ...
+def ngramlm_score(model: tuple[object, ...], text: ArrowArray, out: LmArray, /) -> None: ...
+def ngramlm_score_tokens(model: tuple[object, ...], data: Buffer, ends: LmArray, out: LmArray, /) -> None: ...
+def ngramlm_spell(model: tuple[object, ...], token: Buffer, out: LmArray, /) -> None: ...
