@@ -423,7 +423,7 @@ def _chunks(
     if part.format == "jsonl":
         carried = {name: layout.json[name] for name in columns if name in layout.json}
         plan = layout.plan if text else None
-        return read_jsonl(part.file, part.start, part.stop, carried, plan, layout.json, rows, batch_bytes)
+        return read_jsonl(part.file, part.start, part.stop, carried, plan, rows, batch_bytes)
     return read_delimited(part.file, part.format, layout.hints[part.file], names, rows)
 
 

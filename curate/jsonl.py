@@ -191,14 +191,12 @@ def read_jsonl(
     stop: int,
     columns: Mapping[str, JsonColumn],
     plan: TextPlan | None,
-    types: Mapping[str, JsonColumn],
     rows: Places | None,
     batch_bytes: int,
 ) -> Iterator[Chunk]:
     """Yield the rows of the bytes start..stop (0..0: a whole compressed file), about `batch_bytes` at a time.
 
-    `columns` are the columns wanted, `plan` what the text needs, `types` how each column of the corpus is
-    carried.
+    `columns` are the columns wanted and how they are carried, `plan` what the text needs.
     """
     with reading(path), open_bytes(path, start) as stream:
         held: list[bytes] = []
@@ -221,12 +219,12 @@ def read_jsonl(
                     size += len(line)
                 number += 1
                 if size >= batch_bytes:
-                    yield _chunk(held, numbers, columns, plan, types)
+                    yield _chunk(held, numbers, columns, plan)
                     held, numbers, size = [], [], 0
             if last is not None and number > last:
                 break
         if held:
-            yield _chunk(held, numbers, columns, plan, types)
+            yield _chunk(held, numbers, columns, plan)
 
 
 def _chunk(
@@ -234,7 +232,6 @@ def _chunk(
     numbers: Sequence[int],
     columns: Mapping[str, JsonColumn],
     plan: TextPlan | None,
-    types: Mapping[str, JsonColumn],
 ) -> Chunk:
     faults = Faults(len(lines))
     rows: list[Row] = []
@@ -245,7 +242,7 @@ def _chunk(
             row = {}
         rows.append(row)
     made = {name: _column([row.get(name) for row in rows], how) for name, how in columns.items()}
-    inputs = {} if plan is None else _inputs(rows, plan, types, faults)
+    inputs = {} if plan is None else _inputs(rows, plan, faults)
     return Chunk(np.asarray(numbers, dtype=np.int64), made, inputs, faults.array())
 
 
@@ -311,9 +308,7 @@ def _column(values: list[Any], how: JsonColumn) -> pa.Array:
     return pa.array(values, how.type)
 
 
-def _inputs(
-    rows: list[Row], plan: TextPlan, types: Mapping[str, JsonColumn], faults: Faults
-) -> dict[str, pa.Array]:
+def _inputs(rows: list[Row], plan: TextPlan, faults: Faults) -> dict[str, pa.Array]:
     """Make the arrays that the text is put together from; a value of the wrong kind is null and a fault."""
     inputs: dict[str, pa.Array] = {}
     for name in plan.columns:
@@ -323,15 +318,24 @@ def _inputs(
             inputs[name] = _turns(values, plan.keys, faults)
         elif plan.kind == "alpaca" and name == "history":
             inputs[name] = _checked(values, _is_history, pa.list_(pa.list_(pa.string())), _no_history, faults)
-        elif plan.kind == "template" and name in types and types[name].mode == "typed":
-            inputs[name] = pa.array(values, types[name].type)
         else:
             if plan.kind == "template":
-                values = [
-                    _json_text(value) if type(value) in (int, float, bool) else value for value in values
-                ]
+                values = _scalar_texts(values)
             inputs[name] = _checked(values, _is_string, pa.string(), _no_string(where), faults)
     return inputs
+
+
+def _scalar_texts(values: list[Any]) -> list[Any]:
+    """Write numbers and booleans as a cast of an Arrow column writes them.
+
+    From each value alone, not from the column's type: another file's values must not change this row's text.
+    """
+    made = [_json_text(value) if type(value) in (int, bool) else value for value in values]
+    floats = [place for place, value in enumerate(values) if type(value) is float]
+    texts = pa.array([values[place] for place in floats], pa.float64()).cast(pa.string()).to_pylist()
+    for place, text in zip(floats, texts, strict=True):
+        made[place] = text
+    return made
 
 
 def _checked(

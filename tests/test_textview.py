@@ -150,6 +150,14 @@ def test_a_template_joins_columns(tmp_path: Path, suffix: str) -> None:
     assert read(path, text="{d}") == ["0.5", "1e+20"]
 
 
+def test_a_template_does_not_depend_on_the_values_of_other_rows(tmp_path: Path) -> None:
+    values = [10**15, 1e20, "s", True, 2.0]
+    expected = ["1000000000000000", "1e+20", "s", "true", "2"]
+    assert read(write(tmp_path / "x.jsonl", [{"v": value} for value in values]), text="{v}") == expected
+    for value, text in zip(values, expected, strict=True):
+        assert read(write(tmp_path / "x.jsonl", [{"v": value}]), text="{v}") == [text]
+
+
 def test_a_template_over_csv_takes_values_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("n,m\n1.50,007\n2,8\n")
     assert read(tmp_path / "x.csv", text="{n}/{m}") == ["1.50/007", "2/8"]
