@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +379,11 @@ def test_a_target_says_which_row_is_bad(tmp_path: Path) -> None:
         load_table(["guide.jsonl"], base=tmp_path)
     table = load_table(["guide.jsonl"], base=tmp_path, on_error="quarantine")
     assert table.column(BAD).to_pylist() == [None, "null text"]
+
+
+def test_the_snippets_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parent.parent / "docs" / "corpora.md"
+    snippets = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(snippets) == 5
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(snippets), str(page), "exec"), {})
