@@ -121,9 +121,8 @@ class _Subject:
         )
         assert self.node.verbs, "a stage has at least one of fit_part, apply, judge, finish"
         for item in (*self.node.fields(), *self.node.finish_fields()):
-            assert item.name and not item.name.startswith("curate_"), (
-                f"field {item.name!r}: the label makes the column's name"
-            )
+            assert item.name, "a field has a name; `value` is the one that is called by the label alone"
+            assert not item.name.startswith("curate_"), f"field {item.name!r}: the label makes the column's name"
 
     def pickles(self) -> None:
         again = pickle.loads(pickle.dumps(self.node))

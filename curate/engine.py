@@ -57,19 +57,25 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _added_paths() -> list[str]:
+    """What was added to the import path by hand: a worker must find the modules that its parent found."""
+    own = (sys.prefix, sys.base_prefix)
+    return [path for path in sys.path if path and not path.startswith(own)]
+
+
 class _Worker:
     def __init__(self, number: int) -> None:
         self.number = number
         environment = dict(os.environ)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "ARROW_IO_THREADS"):
             environment.setdefault(name, "1")  # one thread per process: the processes are the parallelism
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        environment["PYTHONPATH"] = os.pathsep.join(_added_paths())
         environment["CURATE_PARENT"] = str(os.getpid())
         self.process = subprocess.Popen(
             [sys.executable, "-m", "curate.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
 
-    def call(self, function: str, task: Any) -> tuple[str, Any]:
+    def call(self, function: str, task: Any) -> tuple[str, Any, int]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         send(self.process.stdin, (function, task))  # type: ignore[arg-type]
@@ -93,6 +99,8 @@ class LocalEngine:
         self.workers = workers
         self._idle: list[_Worker] = []
         self._started = 0
+        #: resident memory that the largest worker has had; 0 while all was done in this process
+        self.peak_bytes = 0
 
     def warm(self, tasks: int) -> None:
         """Start the processes that `tasks` tasks will need, so that they import while the caller plans."""
@@ -172,7 +180,7 @@ class LocalEngine:
                 break
             for attempt in (1, 2):
                 try:
-                    status, value = worker.call(function, tasks[index])
+                    status, value, peak = worker.call(function, tasks[index])
                 except (EOFError, OSError):
                     code = worker.process.wait()
                     worker.stop()
@@ -186,6 +194,7 @@ class LocalEngine:
                         worker.stop()
                         return
                     continue
+                self.peak_bytes = max(self.peak_bytes, peak)
                 finished.put((index, status, value))
                 break
         if stop.is_set() or ours:

@@ -43,7 +43,7 @@ class Frame:
 
     def sql(self, query: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query, return its rows."""
-        return self.con.execute(query, values or []).fetchall()  # type: ignore[no-any-return]
+        return self.con.execute(query, values or []).fetchall()
 
     def scalar(self, query: str, values: list[Any] | None = None) -> Any:
         """The one value of a query of one row and column."""
@@ -69,7 +69,7 @@ class Frame:
         scaled = self.scalar(
             f"SELECT sum(CAST(round(({expression}) * {float(2**bits)!r}) AS HUGEINT)) FROM pool WHERE {where}"
         )
-        return int(scaled or 0) / 2**bits
+        return float(int(scaled or 0) / 2**bits)
 
     def close(self) -> None:
         self.con.close()

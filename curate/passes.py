@@ -63,7 +63,8 @@ class _Apply:
         self.node = node
         self.schema = node.fields()
         found = node.sidecars().read(name)
-        self.cached, self.done = found if found else (None, None)
+        self.cached: pa.Table | None = found[0] if found else None
+        self.done: np.ndarray | None = found[1] if found else None
         self.rows: list[np.ndarray] = []
         self.batches: list[pa.RecordBatch] = []
         self.state = read_table(node.state) if node.state else None

@@ -108,7 +108,7 @@ class Run:
             time.perf_counter() - started,
         )  # fmt: skip
         self.events.emit("finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
-                         computed_parts=outcome.computed_parts)  # fmt: skip
+                         computed_parts=outcome.computed_parts, worker_peak_bytes=self.engine.peak_bytes)  # fmt: skip
         return outcome
 
     # -- plan -----------------------------------------------------------------------------------------------------
@@ -482,7 +482,7 @@ class Run:
             if found is None:
                 raise InternalError(f"part {part.number} has not been read")
             self.rows[part.number] = len(found[1])
-        return self.rows[part.number]
+        return int(self.rows[part.number])
 
     def _scatter(self, node: Node, reader: pa.RecordBatchReader) -> None:
         """Write a finish's rows, which come in order of doc, as one file for each part, aligned with its rows."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -36,7 +37,7 @@ def main() -> None:
         except Exception as error:
             answer = ("error", StageError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
         try:
-            send(outbound, answer)
+            send(outbound, (*answer, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
         except BrokenPipeError:
             return
 
