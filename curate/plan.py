@@ -6,7 +6,7 @@ A node is a stage under a label. It is built in the parent and again, from its `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import registry
-from curate.corpus import BAD, Part
+from curate.corpus import BAD, Corpus, Part
 from curate.errors import ConfigError, InternalError
 from curate.params import did_you_mean
 from curate.stage import BASE_COLUMNS, KEEP, REASON, TEXT, Context, column_name, verbs
@@ -112,6 +112,18 @@ class Node:
     def sidecars(self) -> Sidecars:
         assert self.measures is not None
         return Sidecars(self.measures, self.fields())
+
+
+def settled(corpus: Corpus) -> Corpus:
+    """The corpus with its columns in an order of their own: the id, what the text is made of, the source, the rest by name.
+
+    Files list their columns, and JSON lines their keys, in any order; the first file's order would show in published
+    bytes how the input was named and cut.
+    """
+    layout = corpus.layout
+    first = [layout.spec.id, *layout.text_columns, layout.spec.source]
+    names = dict.fromkeys([*(n for n in first if n in layout.schema.names), *sorted(layout.schema.names)])
+    return replace(corpus, layout=replace(layout, schema=pa.schema([layout.schema.field(n) for n in names])))
 
 
 def part_name(part: Part, twin: int) -> str:

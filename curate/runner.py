@@ -33,6 +33,7 @@ from curate.plan import (
     check_reads,
     kept_by,
     part_name,
+    settled,
     stage_key,
     stored_column,
     twins,
@@ -121,8 +122,10 @@ class Run:
         recipe = self.recipe
         problems = Problems(recipe.problems.found)
         try:
-            self.corpus: Corpus = open_corpus(
-                recipe.corpus, recipe.base, known=self._known_files(), verify=self.verify_input
+            self.corpus: Corpus = settled(
+                open_corpus(
+                    recipe.corpus, recipe.base, known=self._known_files(), verify=self.verify_input
+                )
             )
         except ConfigError as error:
             problems.add("corpus", str(error))
