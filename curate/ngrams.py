@@ -34,7 +34,7 @@ MAX_BUCKETS = 2**31 - 1
 SKIP_CELL = 255
 
 # Variants give the same bits; CURATE_SIMD is for tests and for machines whose processor lies about itself.
-_SIMD_LEVELS = {"scalar": 0, "sse2": 1, "avx2": 3}
+_SIMD_LEVELS = {"scalar": 0, "sse2": 1, "avx2": 3, "sha": 7}
 _CACHE_SLOTS = 1 << 18  # 24 bytes each: 6 MB, of which the hot part stays in the second-level cache
 _CACHE_SLOT_BYTES = 24
 
@@ -79,8 +79,8 @@ def count(
 ) -> Int64:
     """Count n-grams by bucket, documents apart by cell: int64[cells, buckets].
 
-    `cell` is uint8 per row, the row of the result that the document adds to; 255 leaves it out. Null texts and
-    documents of fewer than spec.min_tokens tokens add nothing. Counts of parts add up to those of the whole.
+    `cell` is uint8 per row, the row of the result that the document adds to; 255 leaves it out. Null texts
+    and documents of fewer than spec.min_tokens tokens add nothing. Counts of parts add up to those of the whole.
     Raises ConfigError for another type of column, DataError for a damaged one.
     """
     if not 1 <= cells <= SKIP_CELL:

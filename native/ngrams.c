@@ -3,7 +3,6 @@
 #include <math.h>
 
 #include "mix64.h"
-#include "sha256.h"
 #include "simd.h"
 
 /* ---------------------------------------------------------------- buckets of a batch of tokens */
@@ -52,33 +51,96 @@ CURATE_TARGET_AVX2 static void mix64_avx2(const ngram_spec *spec, ngram_scratch 
 }
 #endif
 
-/* The bucket of tokens last - order .. last of the stream, by SHA-256. */
-static uint32_t sha256_bucket(const ngram_spec *spec, const token_stream *stream, int64_t last, int order) {
+/* The bytes of the n-gram of tokens last - order .. last, joined by spaces. */
+static uint64_t ngram_bytes(const token_stream *stream, int64_t last, int order) {
+    uint64_t bytes = (uint64_t)order;
+    for (int64_t token = last - order; token <= last; token++) bytes += stream->ends[token] - stream->starts[token];
+    return bytes;
+}
+
+static uint32_t sha256_long(const ngram_spec *spec, const ngram_scratch *scratch, int64_t last, int order) {
+    const token_stream *stream = &scratch->stream;
     sha256_state state;
     sha256_open(&state, spec->rules.simd);
     for (int64_t token = last - order; token <= last; token++) {
         if (token > last - order) sha256_take(&state, (const uint8_t *)" ", 1);
         sha256_take(&state, stream->lower + stream->starts[token], stream->ends[token] - stream->starts[token]);
     }
-    return sha256_modulo(&state, spec->buckets);
+    return sha256_close(&state, &scratch->modulus);
+}
+
+static void queue_flush(const ngram_spec *spec, ngram_scratch *scratch) {
+    sha256_queue *queue = &scratch->queue;
+    uint32_t residues[SHA256_LANES];
+    if (!queue->count) return;
+    sha256_short(queue->blocks, queue->count, &scratch->modulus, spec->rules.simd, residues);
+    for (int i = 0; i < queue->count; i++) {
+        *queue->answers[i] = queue->fresh[i].bucket = residues[i];
+        *queue->slots[i] = queue->fresh[i];
+    }
+    queue->count = 0;
+}
+
+/* An n-gram that is not in the cache: its bucket goes to *answer, now or when the queue is flushed. */
+static void sha256_miss(const ngram_spec *spec, ngram_scratch *scratch, int64_t last, int order, const uint64_t key[2],
+                        uint32_t *answer) {
+    const token_stream *stream = &scratch->stream;
+    sha256_queue *queue = &scratch->queue;
+    ngram_cache_slot *slot = spec->cache + (key[0] & (spec->cache_slots - 1));
+    uint64_t bytes = ngram_bytes(stream, last, order);
+    if (bytes > SHA256_SHORT) {
+        *answer = sha256_long(spec, scratch, last, order);
+        *slot = (ngram_cache_slot){key[0], key[1], *answer, 1};
+        return;
+    }
+    uint8_t *to = queue->blocks[queue->count];
+    for (int64_t token = last - order; token <= last; token++) {
+        uint32_t length = stream->ends[token] - stream->starts[token];
+        memcpy(to, stream->lower + stream->starts[token], length);
+        to[length] = ' ';
+        to += length + 1;
+    }
+    sha256_pad_short(queue->blocks[queue->count], bytes);
+    queue->fresh[queue->count] = (ngram_cache_slot){key[0], key[1], 0, 1};
+    queue->slots[queue->count] = slot;
+    queue->answers[queue->count] = answer;
+    if (++queue->count == SHA256_LANES) queue_flush(spec, scratch);
+}
+
+/* Both hashes of the n-grams that end at tokens from .. to - 1 of the batch; their slots are on the way afterwards. */
+static void sha256_keys(const ngram_spec *spec, ngram_scratch *scratch, int64_t from, int64_t to) {
+    const token_stream *stream = &scratch->stream;
+    for (int64_t j = from; j < to; j++) {
+        uint32_t start = stream->starts[stream->history + j], bytes = stream->ends[stream->history + j] - start;
+        const uint8_t *token = stream->lower + start;
+        append_token(scratch->first, spec->n, mix64_token(token, bytes, &MIX64_FIRST), &MIX64_FIRST);
+        append_token(scratch->second, spec->n, mix64_token(token, bytes, &MIX64_SECOND), &MIX64_SECOND);
+        for (int order = 0; order < spec->n; order++) {
+            scratch->keys[j - from][order][0] = scratch->first[order];
+            scratch->keys[j - from][order][1] = scratch->second[order];
+#if defined(__GNUC__)
+            __builtin_prefetch(spec->cache + (scratch->first[order] & (spec->cache_slots - 1)), 1);
+#endif
+        }
+    }
 }
 
 static void sha256_buckets(const ngram_spec *spec, ngram_scratch *scratch, int64_t count, int64_t seen) {
-    const token_stream *stream = &scratch->stream;
-    for (int64_t j = 0; j < count; j++) {
-        int64_t at = stream->history + j;
-        const uint8_t *token = stream->lower + stream->starts[at];
-        uint64_t bytes = stream->ends[at] - stream->starts[at];
-        append_token(scratch->first, spec->n, mix64_token(token, bytes, &MIX64_FIRST), &MIX64_FIRST);
-        append_token(scratch->second, spec->n, mix64_token(token, bytes, &MIX64_SECOND), &MIX64_SECOND);
-        for (int order = 0; order < spec->n && order <= seen + j; order++) {
-            ngram_cache_slot *slot = spec->cache + (scratch->first[order] & (spec->cache_slots - 1));
-            if (!slot->used || slot->first != scratch->first[order] || slot->second != scratch->second[order])
-                *slot = (ngram_cache_slot){scratch->first[order], scratch->second[order],
-                                           sha256_bucket(spec, stream, at, order), 1};
-            scratch->buckets[order][j] = slot->bucket;
+    for (int64_t from = 0; from < count; from += NGRAMS_AHEAD) {
+        int64_t to = count - from < NGRAMS_AHEAD ? count : from + NGRAMS_AHEAD;
+        sha256_keys(spec, scratch, from, to);
+        for (int64_t j = from; j < to; j++) {
+            for (int order = 0; order < spec->n && order <= seen + j; order++) {
+                const uint64_t *key = scratch->keys[j - from][order];
+                const ngram_cache_slot *slot = spec->cache + (key[0] & (spec->cache_slots - 1));
+                if (slot->used && slot->first == key[0] && slot->second == key[1])
+                    scratch->buckets[order][j] = slot->bucket;
+                else
+                    sha256_miss(spec, scratch, scratch->stream.history + j, order, key, &scratch->buckets[order][j]);
+            }
         }
     }
+    queue_flush(spec, scratch);
 }
 
 /* The next batch of a document of which `seen` tokens have passed: its number of tokens, with buckets filled. */
@@ -90,6 +152,11 @@ static int64_t next_batch(const ngram_spec *spec, ngram_scratch *scratch, int64_
 #endif
     else mix64_baseline(spec, scratch, count);
     return count;
+}
+
+static void open_call(const ngram_spec *spec, ngram_scratch *scratch) {
+    scratch->modulus = sha256_modulus_of(spec->buckets);
+    scratch->queue.count = 0;
 }
 
 static void open_row(const curate_text *text, int64_t row, const ngram_spec *spec, ngram_scratch *scratch) {
@@ -121,6 +188,7 @@ static int64_t count_row(const curate_text *text, int64_t row, const ngram_spec 
 
 void ngrams_count(const curate_text *text, const ngram_spec *spec, const uint8_t *cell, int64_t *counts,
                   ngram_scratch *scratch) {
+    open_call(spec, scratch);
     for (int64_t row = 0; row < text->length; row++) {
         if (text_is_null(text, row) || (cell && cell[row] == NGRAMS_SKIP_CELL)) continue;
         int64_t *into = counts + (cell ? (int64_t)cell[row] * spec->buckets : 0);
@@ -177,6 +245,7 @@ static int64_t score_row(const curate_text *text, int64_t row, const ngram_spec 
 
 void ngrams_score(const curate_text *text, const ngram_spec *spec, const double *ratio, int64_t targets, double *scores,
                   int64_t *tokens, double *lanes, ngram_scratch *scratch) {
+    open_call(spec, scratch);
     for (int64_t row = 0; row < text->length; row++) {
         double *score = scores + row * targets;
         tokens[row] = text_is_null(text, row) ? -1 : score_row(text, row, spec, ratio, targets, lanes, scratch);
@@ -197,6 +266,7 @@ void ngrams_score(const curate_text *text, const ngram_spec *spec, const double 
 uint32_t ngrams_bucket(const curate_text *tokens, const ngram_spec *spec, ngram_scratch *scratch) {
     sha256_state state;
     uint64_t ngram = 0;
+    open_call(spec, scratch);
     sha256_open(&state, spec->rules.simd);
     for (int64_t row = 0; row < tokens->length; row++) {
         int64_t start = text_offset(tokens, row), bytes = text_offset(tokens, row + 1) - start;
@@ -206,5 +276,5 @@ uint32_t ngrams_bucket(const curate_text *tokens, const ngram_spec *spec, ngram_
         if (row) sha256_take(&state, (const uint8_t *)" ", 1);
         sha256_take(&state, scratch->stream.lower, (uint64_t)bytes);
     }
-    return spec->hash == NGRAMS_SHA256 ? sha256_modulo(&state, spec->buckets) : mix64_bucket(ngram, spec->buckets);
+    return spec->hash == NGRAMS_SHA256 ? sha256_close(&state, &scratch->modulus) : mix64_bucket(ngram, spec->buckets);
 }

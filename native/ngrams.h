@@ -5,7 +5,8 @@
  *
  *   NGRAMS_MIX64   bucket by mix64.h
  *   NGRAMS_SHA256  bucket = the SHA-256 of the n-gram's UTF-8, as a 256-bit big-endian integer, modulo B;
- *                  the answers are kept in a direct-mapped cache under 128 bits of mix64 (two independent hashes)
+ *                  the answers are kept in a direct-mapped cache under 128 bits of mix64 (two independent hashes);
+ *                  its slots are fetched 64 tokens ahead, and what is missing is hashed eight n-grams at a time
  *
  * Floor for n = 2 on English (5 bytes a token): per token two positions stored and read, 16 bytes loaded, five 64-bit
  * products (two for the token, one to append, two for buckets), two bucket numbers stored, two table cells touched;
@@ -18,6 +19,7 @@
 
 #include <stdint.h>
 
+#include "sha256.h"
 #include "text.h"
 #include "tokens.h"
 
@@ -39,10 +41,24 @@ typedef struct {
     uint64_t cache_slots;
 } ngram_spec;
 
+enum { NGRAMS_AHEAD = 64 }; /* tokens whose cache slots are fetched before the first of them is read */
+
+/* SHA-256 hashes of short n-grams that wait until there are enough to compute them side by side. */
+typedef struct {
+    uint8_t blocks[SHA256_LANES][64];
+    ngram_cache_slot fresh[SHA256_LANES]; /* what will stand in the slot, but for the bucket */
+    ngram_cache_slot *slots[SHA256_LANES];
+    uint32_t *answers[SHA256_LANES];
+    int count;
+} sha256_queue;
+
 typedef struct {
     token_stream stream; /* stream.lower: tokens_lower_bytes(longest document) bytes */
     uint32_t buckets[NGRAMS_MAX_ORDER][TOKENS_BATCH + TOKENS_SLACK];
     uint64_t first[NGRAMS_MAX_ORDER], second[NGRAMS_MAX_ORDER]; /* n-grams of each order that end at the last token */
+    uint64_t keys[NGRAMS_AHEAD][NGRAMS_MAX_ORDER][2];           /* for sha256: both hashes of the next n-grams */
+    sha256_modulus modulus;
+    sha256_queue queue;
 } ngram_scratch;
 
 /* counts int64[C][B] += the n-grams of each row, in the row of `counts` that cell[row] names (uint8[R]; 255 = leave out;

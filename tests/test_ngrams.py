@@ -17,7 +17,7 @@ from curate.ngrams import NgramSpec
 
 SHA = NgramSpec(hash="sha256")
 MIX = NgramSpec()
-LEVELS = ("scalar", "sse2", "avx2")
+LEVELS = ("scalar", "sse2", "avx2", "sha")
 
 RAW = [
     "The quick brown fox jumps over the lazy dog. The dog barks; the fox runs away.",
@@ -457,6 +457,21 @@ def test_n_grams_are_counted_by_their_formula() -> None:
     assert ngrams.ngrams_of(tokens, 3).tolist() == [0, 1, 3, 6, 297]
 
 
+def test_sha256_of_every_length_is_that_of_hashlib(level: str) -> None:
+    """Around one block (55 and 56 bytes), two blocks, and more; alone and in a pair."""
+    texts = [f"{'x' * length} {'y' * 5}" for length in range(1, 200)]
+    for buckets in (1, 2, 10_000, 2**31 - 1):
+        spec = NgramSpec(hash="sha256", buckets=buckets)
+        for text in texts:
+            assert ngrams.bucket(text.split(), spec) == twins.bucket(text.split(), buckets, "sha256")
+    spec = NgramSpec(hash="sha256", buckets=997)
+    expected = np.zeros(997, np.int64)
+    for text in texts:
+        for bucket, count in twins.counts(text.split(), 2, 997, "sha256").items():
+            expected[bucket] += count
+    assert (ngrams.count(pa.array(texts), spec)[0] == expected).all()
+
+
 def test_the_cache_of_sha256_never_changes_an_answer() -> None:
     """Two bucket numbers in turn, and texts that overflow a small cache many times over."""
     rng = random.Random(9)
@@ -638,7 +653,7 @@ def test_wrong_shapes_are_refused() -> None:
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CURATE_SIMD", "avx9000")
-    with pytest.raises(ConfigError, match="scalar, sse2, avx2"):
+    with pytest.raises(ConfigError, match="scalar, sse2, avx2, sha"):
         ngrams.count(pa.array(["a"]), MIX)
 
 
