@@ -28,8 +28,9 @@ from curate.store import digest, point, read_table, sync, write_table
 if TYPE_CHECKING:
     from curate.runner import Run
 
-#: Text that the documents of one file of `docs/` may have: its columns then take about 128 MB or less.
-GROUP_BYTES = 256_000_000
+#: Text whose documents share one file of `docs/`: a sixteenth of the corpus, so that workers have files to share,
+#: but not so little that files are many, nor so much that one is large (2 GB of text have some 128 MB of columns).
+GROUP_SHARE, GROUP_LEAST, GROUP_MOST = 16, 128_000_000, 2_000_000_000
 KEPT, DROP_STAGE, DROP_REASON = "curate_keep", "curate_drop_stage", "curate_drop_reason"
 _HIDDEN = (KEY, TEXT_HASH, QUARANTINED)
 FUNNEL = pa.schema(
@@ -102,7 +103,9 @@ def _build(run: Run, folder: Path) -> None:
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     pairs = list(zip(run.parts, run.twins, strict=True))
-    groups = list(in_order(pairs, [p.bytes for p in run.parts], GROUP_BYTES))
+    sizes = [p.bytes for p in run.parts]
+    limit = min(max(sum(sizes) // GROUP_SHARE, GROUP_LEAST), GROUP_MOST)
+    groups = list(in_order(pairs, sizes, limit))
     tasks = [
         DocsTask(run.corpus.layout, group, run.nodes, run.recipe.corpus.source, making / f"docs-{i:05d}.parquet")
         for i, group in enumerate(groups)
@@ -151,8 +154,9 @@ def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table]:
     counts: dict[int, int] = {}
     funnels = []
     plain = [f.name for f in schema if pa.types.is_floating(f.type)]
-    coded = [n for n in schema.names if n not in plain and n not in (IDENTITY, "doc", "row")]
-    with pq.ParquetWriter(task.out, schema, compression="zstd", compression_level=1, use_dictionary=coded) as writer:
+    unique = (IDENTITY, "doc", "row", task.layout.spec.id)  # a dictionary of what never repeats costs and gains nothing
+    coded = [n for n in schema.names if n not in plain and n not in unique]
+    with pq.ParquetWriter(task.out, schema, compression="lz4", use_dictionary=coded) as writer:
         for part, twin in task.parts:
             table = part_table(task.layout, part, twin, task.nodes, schema)
             counts[part.number] = table.num_rows

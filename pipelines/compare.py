@@ -284,8 +284,8 @@ def measure_part(task: MeasureTask) -> tuple[np.ndarray, ...]:
     name = part_name(task.part, task.twin)
     rows = np.flatnonzero(kept_rows(task.eligible, name))
     chosen = kept_rows(task.nodes, name)[rows]
-    keys = stored_column(task.nodes[0], name, KEY).to_numpy()[rows]
-    sizes = stored_column(task.nodes[0], name, BYTES).to_numpy()[rows]
+    keys = stored_column(task.nodes[0], name, KEY).take(pa.array(rows)).to_numpy()
+    sizes = stored_column(task.nodes[0], name, BYTES).take(pa.array(rows)).to_numpy()
     counts = np.zeros((2, SPEC.buckets), np.int64)
     tokens, at = [np.empty(0, np.int64)], 0
     nothing = np.zeros((1, SPEC.buckets))

@@ -167,7 +167,7 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
         return
     chosen = pa.array(index)
     ours = {n: stored_column(node, name, item).take(chosen).combine_chunks() for n, (node, item) in our_columns(task.nodes).items()}
-    keys = stored_column(task.nodes[0], name, KEY).to_numpy()[index]
+    keys = stored_column(task.nodes[0], name, KEY).take(chosen).to_numpy()
     order = pa.array(randomness.bits(keys, task.stream))
     schema = published_schema(task.layout, task.nodes).append(pa.field(ORDER, pa.uint64()))
     at = 0
