@@ -6,7 +6,7 @@ and so its last bits, would vary with the number of threads. `exact_sum` gives a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +36,14 @@ class Frame:
         self.con = connect(scratch, threads, memory)
         self.schema = schema
         self._row_hashes = row_hashes
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        failed: list[BaseException] = []
+        reader = pa.RecordBatchReader.from_batches(schema, _watched(batches, failed))
         self.con.register("incoming", reader)
-        self.con.execute("CREATE TABLE pool AS SELECT * FROM incoming")
+        try:
+            self.con.execute("CREATE TABLE pool AS SELECT * FROM incoming")
+        except Exception as error:
+            self.con.close()
+            raise (failed[0] if failed else error) from None  # DuckDB would bury what the batches raised in its own words
         self.con.unregister("incoming")
 
     def sql(self, query: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
@@ -73,6 +78,15 @@ class Frame:
 
     def close(self) -> None:
         self.con.close()
+
+
+def _watched(batches: Iterable[pa.RecordBatch], failed: list[BaseException]) -> Iterator[pa.RecordBatch]:
+    """The batches; what they raise is kept too."""
+    try:
+        yield from batches
+    except BaseException as error:
+        failed.append(error)
+        raise
 
 
 def connect(scratch: Path, threads: int, memory: str) -> duckdb.DuckDBPyConnection:

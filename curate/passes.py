@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,8 @@ class _Apply:
         """One column for the rows `index`: `out` where `fresh`, what was stored elsewhere."""
         if out is not None and fresh.all():
             return out.column(name)
+        if out is None and self.cached is None:  # no earlier step let one of these rows through, now or before
+            return pa.nulls(len(index), self.schema.field(name).type)
         stored = self.cached[name].combine_chunks() if self.cached is not None else pa.nulls(0, self.schema.field(name).type)
         if out is None:
             return stored.take(pa.array(index))
@@ -96,7 +99,8 @@ class _Apply:
         return both.take(pa.array(place, mask=place < 0))
 
     def write(self, name: str, rows: int, scratch: Path) -> None:
-        if not self.rows and rows:
+        """Store what was computed; where nothing ever was, a file that says so, for a missing one is an error."""
+        if not self.rows and self.done is not None:
             return
         place = np.full(rows, -1)
         got = np.concatenate(self.rows) if self.rows else np.empty(0, np.int64)
@@ -156,7 +160,10 @@ class _PartRun:
         node = self.task.nodes[position]
         if verb == "apply":
             apply = self.applies[position] = _Apply(node, self.name)
-            return bool(not (alive & apply.missing(np.arange(rows))).any())
+            if (alive & apply.missing(np.arange(rows))).any():
+                return False
+            apply.write(self.name, rows, self.task.scratch)
+            return True
         if verb == "fit":
             assert node.partials is not None
             self.result.partials[position] = name = self._partial_name(alive)
@@ -217,7 +224,7 @@ class _PartRun:
         verb, position = live[-1]
         if verb == "fit":
             node = task.nodes[position]
-            partial = self._guarded(node, lambda: node.stage.fit_part(batches))
+            counted = self._guarded(node, lambda: node.stage.fit_part(batches))
         for _ in batches:  # nothing is left of it after a fit that read everything
             if verb == "fit":
                 raise StageError(f"stage {task.nodes[position].label!r}: fit_part stopped before the last batch")
@@ -229,7 +236,7 @@ class _PartRun:
         if verb == "fit":
             assert node.partials is not None
             name = self.result.partials[position] = self._partial_name(self._alive)
-            write_table(node.partials / f"{name}.parquet", partial, task.scratch)
+            write_table(node.partials / f"{name}.parquet", counted, task.scratch)
 
     def _guarded(self, node: Node, call):  # type: ignore[no-untyped-def]
         try:
@@ -264,9 +271,8 @@ class _PartRun:
                 elif verb == "apply":
                     self._apply(at, fresh, index, still)
                 else:
-                    where = np.flatnonzero(still)
-                    sub = self._sub(fresh, node.stage.judge_reads(), index, still)
-                    still[where] = self._guarded(node, lambda at=at, where=where, sub=sub: self._judge(at, index[where], sub))
+                    shown = partial(self._judge, at, index[still], self._sub(fresh, node.stage.judge_reads(), index, still))
+                    still[still] = self._guarded(node, shown)
             ends.append(index[still])
         total = seen if rows is None else len(alive)  # type: ignore[arg-type]
         if rows is not None and seen != len(rows):
