@@ -95,8 +95,8 @@ class Node:
         return "judge" in self.verbs or KEEP in self.finish_fields().names
 
     def column(self, field_name: str) -> str:
-        """The wide table's name of one of its fields."""
-        return column_name(self.label, field_name) if self.named else field_name
+        """The wide table's name of one of its fields; a verdict always has the label, for a user may have a column `reason`."""
+        return column_name(self.label, field_name) if self.named or field_name in (KEEP, REASON) else field_name
 
     def columns(self) -> dict[str, pa.Field]:
         """All columns that the wide table gets from this node, by name."""
@@ -191,9 +191,7 @@ def stored_column(node: Node, name: str, item: str) -> pa.ChunkedArray:
 def kept_by(node: Node, name: str, rows: int) -> np.ndarray:
     """Which rows a node lets pass; a row it was not shown counts as dropped (by an earlier one)."""
     keep = np.ones(rows, bool)
-    if "judge" in node.verbs:
-        keep &= _bool(stored_column(node, name, KEEP))
-    elif KEEP in node.finish_fields().names:
+    if node.decides():
         keep &= _bool(stored_column(node, name, KEEP))
     return keep
 

@@ -18,6 +18,8 @@ from curate.params import Problems, build, did_you_mean
 from curate.stage import Target
 
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+#: What the funnel calls what became of documents without a stage of the recipe's.
+RESERVED = ("kept", "read", "quarantine", "overlap")
 _SECTIONS = ("corpus", "targets", "seed", "stages", "emit", "compare", "name")
 
 
@@ -247,6 +249,11 @@ def _stages(values: Any, base: Path, problems: Problems) -> list[StageSpec]:
         label = str(cls.name if label is None else label)  # type: ignore[attr-defined]
         if not _LABEL.match(label):
             problems.add(f"{where}.as", f"expected a label of letters, digits and _, got {label!r}")
+        if label in RESERVED:
+            problems.add(
+                f"{where}.as",
+                f"the funnel says {label!r} of documents itself; give this stage another label: as: {label}_2",
+            )
         if label in labels:
             problems.add(
                 where,

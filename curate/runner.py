@@ -21,7 +21,7 @@ from curate import docs, documents
 from curate.corpus import TEXT as TEXT_COLUMN
 from curate.corpus import Corpus, Part, SourceFile, load_table, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
-from curate.errors import ConfigError, DataError, InternalError
+from curate.errors import ConfigError, CurateError, DataError, InternalError, StageError
 from curate.events import Events
 from curate.filenames import list_files
 from curate.frame import DOC, Frame
@@ -254,9 +254,11 @@ class Run:
 
     def _build_nodes(self, problems: Problems) -> None:
         layout, recipe = self.corpus.layout, self.recipe
+        aside = recipe.corpus.on_error == "quarantine"
+        strings = [f.name for f in layout.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         base = documents.DocumentsParams(
             text=recipe.corpus.text, view=recipe.corpus.view, text_columns=list(layout.text_columns), id=recipe.corpus.id,
-            quarantine=recipe.corpus.on_error == "quarantine",
+            quarantine=aside, checked=strings if aside else [],
         )  # fmt: skip
         self._add_node(StageSpec("documents", documents.QUARANTINE, base, "corpus"), named=False)
         if self.targets:
@@ -281,6 +283,10 @@ class Run:
         check_reads(spec.label, [n for n in node.reads() if n not in own], self.nodes, user)
         taken = {*user.names, *wide_columns(self.nodes)}
         for column in node.columns():
+            if named and (column in PLACES or column.startswith("curate_")):
+                raise ConfigError(
+                    f"its column {column!r} is a name that the wide table needs for itself; give the stage another label: as: {spec.label}_2"
+                )
             if column in taken:
                 whose = "the corpus" if column in user.names else "an earlier stage"
                 raise ConfigError(
@@ -334,9 +340,10 @@ class Run:
         return keys
 
     def _verdict_keys(self, node: Node) -> list[str]:
-        """What decides which rows a stage is shown: the earlier verdicts."""
+        """What decides which rows a stage is shown, and with what: the earlier verdicts, and its own measures' state."""
         folders = [n.verdicts or n.finished for n in self.nodes[: node.position] if n.decides()]
-        return [digest(f.parent.name, f.name) for f in folders if f is not None]
+        keys = [str(f.relative_to(self.store)) for f in folders if f is not None]
+        return [*keys, node.state.stem if node.state else ""]
 
     def tasks(self) -> list[list[tuple[Part, int]]]:
         """The parts in tasks: large parts alone, small ones together."""
@@ -380,10 +387,12 @@ class Run:
                 merged: pa.Table | None = None
                 for name in fitted:
                     table = read_table(node.partials / f"{name}.parquet")
-                    merged = table if merged is None else node.stage.merge([merged, table])
+                    merged = table if merged is None else _merged(node, merged, table)
                 if merged is None:
                     raise DataError("the corpus has no parts to fit on")
-                write_table(state, node.stage.close(merged, self.guides()), self.scratch)
+                counted = merged
+                closed = _guarded(node, "close", lambda: node.stage.close(counted, self.guides()))
+                write_table(state, closed, self.scratch)
         node.state = state
         if getattr(node.stage, "frozen", False):
             write_bytes(
@@ -424,7 +433,7 @@ class Run:
                 scratch=self.scratch, threads=self.workers,
             )  # fmt: skip
             try:
-                self._scatter(node, node.stage.finish(frame))
+                self._scatter(node, _guarded(node, "finish", lambda: node.stage.finish(frame).read_all()))
             finally:
                 frame.close()
         for note in getattr(node.stage, "notes", list)():
@@ -487,11 +496,14 @@ class Run:
             self.rows[part.number] = len(found[1])
         return int(self.rows[part.number])
 
-    def _scatter(self, node: Node, reader: pa.RecordBatchReader) -> None:
+    def _scatter(self, node: Node, table: pa.Table) -> None:
         """Write a finish's rows, which come in order of doc, as one file for each part, aligned with its rows."""
         assert node.finished is not None
         schema = node.finish_fields()
-        table = reader.read_all()
+        if set(table.schema.names) != {DOC, *schema.names}:
+            raise StageError(
+                f"stage {node.label!r}: finish must return {[DOC, *schema.names]}, got {table.schema.names}"
+            )
         docs_column = table[DOC].to_numpy()
         if len(docs_column) > 1 and not (np.diff(docs_column) > 0).all():
             raise InternalError(f"stage {node.label!r}: finish must give each document once, in order of doc")
@@ -636,6 +648,20 @@ class Run:
 
 def _advance(phase: Any, sizes: dict[int, int], group: list[Any]) -> None:
     phase.advance(sum(r.documents for r in group), sum(sizes[r.number] for r in group))
+
+
+def _merged(node: Node, *partials: pa.Table) -> pa.Table:
+    return _guarded(node, "merge", lambda: node.stage.merge(list(partials)))
+
+
+def _guarded(node: Node, verb: str, call: Callable[[], Any]) -> Any:
+    """Call a verb of a stage; what it raises says which stage and verb it was."""
+    try:
+        return call()
+    except (CurateError, MemoryError):
+        raise
+    except Exception as error:
+        raise StageError(f"stage {node.label!r} failed in {verb}: {type(error).__name__}: {error}") from error
 
 
 def _swap(found: tuple[Node, str], name: str) -> tuple[Node, str, str]:
