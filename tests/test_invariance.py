@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import (
+from run_folders import (
     SMALL,
     Rows,
     counts,
