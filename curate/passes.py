@@ -271,8 +271,9 @@ class _PartRun:
                 elif verb == "apply":
                     self._apply(at, fresh, index, still)
                 else:
-                    shown = partial(self._judge, at, index[still], self._sub(fresh, node.stage.judge_reads(), index, still))
-                    still[still] = self._guarded(node, shown)
+                    shown = np.flatnonzero(still)
+                    sub = self._sub(fresh, node.stage.judge_reads(), index, still)
+                    still[shown] = self._guarded(node, partial(self._judge, at, index[shown], sub))
             ends.append(index[still])
         total = seen if rows is None else len(alive)  # type: ignore[arg-type]
         if rows is not None and seen != len(rows):
