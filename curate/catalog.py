@@ -36,7 +36,7 @@ def build(run: Run) -> Path:
     with duckdb.connect(str(making)) as con:
         layout = run.corpus.layout
         for name, query in _views(
-            run.folder, layout.text_kind, layout.text_columns, [f.path for f in run.corpus.files]
+            run.folder, readable(layout), layout.text_columns, [f.path for f in run.corpus.files]
         ).items():
             con.execute(f"CREATE VIEW {name} AS {query}")
     sync(making)
@@ -53,23 +53,26 @@ def _write_stages(run: Run) -> None:
     write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows), run.scratch)
 
 
-def _views(folder: Path, kind: str, columns: Sequence[str], files: list[str]) -> dict[str, str]:
+def readable(layout: Layout) -> bool:
+    """Whether the text is a plain column of rows that are all fine: then DuckDB may read it by itself."""
+    return layout.text_kind == "column" and layout.spec.on_error == "fail"
+
+
+def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str]) -> dict[str, str]:
     places = {
         "docs": folder / "docs" / "docs-*.parquet",
         **{n: folder / f"{n}.parquet" for n in _PARQUET[1:]},
     }
     views = {name: f"SELECT * FROM read_parquet({literal(str(path))})" for name, path in places.items()}
     views["selected"] = f"{views['docs']} WHERE curate_keep"
-    texts = _texts_view(kind, columns, files, views["docs"])
+    texts = _texts_view(columns, files, views["docs"]) if readable else None
     if texts:
         views["texts"] = texts
     return views
 
 
-def _texts_view(text_kind: str, columns: Sequence[str], files: list[str], docs: str) -> str | None:
+def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | None:
     """doc, curate_identity, text, where DuckDB itself can read it: a plain column of parquet, jsonl or csv."""
-    if text_kind != "column":
-        return None
     column = quote(columns[0])
     branches = []
     for kind in sorted({_kind(f) for f in files}):
@@ -125,7 +128,7 @@ class OpenRun:
         con = connect(self.folder / ".sql", 2, "2GB")
         lock = self.lock()
         views = _views(
-            self.folder, lock["text"]["kind"], lock["text"]["columns"], [f[0] for f in lock["inputs"]]
+            self.folder, lock["text"]["readable"], lock["text"]["columns"], [f[0] for f in lock["inputs"]]
         )
         for name, query in views.items():
             con.execute(f"CREATE VIEW {name} AS {query}")

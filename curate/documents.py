@@ -30,6 +30,7 @@ class DocumentsParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     text_columns: list[str]
     id: str | None
     quarantine: bool
+    checked: list[str] = []  # with quarantine: columns read here so that what is bad in them is set aside now, not found later
 
 
 @register("documents")
@@ -47,7 +48,7 @@ class Documents:
         return ("apply", "judge") if self.params.quarantine else ("apply",)
 
     def reads(self) -> list[str]:
-        return [TEXT, BAD, *([self.params.id] if self.params.id else [])]
+        return list(dict.fromkeys([TEXT, BAD, *([self.params.id] if self.params.id else []), *self.params.checked]))
 
     def fields(self) -> pa.Schema:
         return pa.schema(

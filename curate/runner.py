@@ -594,6 +594,7 @@ class Run:
         import yaml
 
         from curate import __version__
+        from curate.catalog import readable
 
         recipe = self.recipe
         write_bytes(
@@ -607,7 +608,7 @@ class Run:
             "targets": {n: msgspec.to_builtins(t) for n, t in recipe.targets.items()},
             "stages": [{"stage": s.stage, "as": s.label, **msgspec.to_builtins(s.params)} for s in recipe.stages],
             "emit": msgspec.to_builtins(recipe.emit), "compare": msgspec.to_builtins(recipe.compare),
-            "text": {"kind": self.corpus.layout.text_kind, "columns": list(self.corpus.layout.text_columns)},
+            "text": {"kind": self.corpus.layout.text_kind, "readable": readable(self.corpus.layout), "columns": list(self.corpus.layout.text_columns)},
             "inputs": [[f.path, f.size, f.content] for f in self.corpus.files], "targets_key": self.targets_key,
             "versions": versions(), "store": str(self.store),
         }  # fmt: skip
