@@ -133,7 +133,8 @@ class OpenRun:
         for name, query in views.items():
             con.execute(f"CREATE VIEW {name} AS {query}")
         if texts and "texts" not in views:
-            con.register("texts", pa.RecordBatchReader.from_batches(_TEXTS, self._texts()))
+            con.register("texts_as_read", pa.RecordBatchReader.from_batches(_TEXTS, self._texts()))
+            con.execute("CREATE VIEW texts AS SELECT doc, curate_identity, text FROM texts_as_read JOIN docs USING (doc)")
         return con
 
     def sql(self, query: str) -> Any:
