@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,3 +240,10 @@ def test_what_cannot_be_judged_is_refused_with_the_fix(change, error, says):
     call = {"selection_bits": BITS, "random_bits": DRAWS, "test_bytes": BYTES, **change}
     with pytest.raises(error, match=says):
         judge_arms(**call)
+
+
+def test_the_example_in_the_documentation_gives_the_word_it_says(capsys):
+    page = (Path(__file__).parent.parent / "docs" / "judge.md").read_text("utf-8")
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    exec(compile(example, "docs/judge.md", "exec"), {})
+    assert capsys.readouterr().out == example.rsplit("# ", 1)[1]
