@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import signal
 import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -71,9 +73,14 @@ class _Worker:
             environment.setdefault(name, "1")  # one thread per process: the processes are the parallelism
         environment["PYTHONPATH"] = os.pathsep.join(_added_paths())
         environment["CURATE_PARENT"] = str(os.getpid())
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "curate.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
+        # Ctrl-C reaches every process of the terminal: a worker that still starts up would die of it with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "curate.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def call(self, function: str, task: Any) -> tuple[str, Any, int]:
         assert self.process.stdin is not None
@@ -81,15 +88,24 @@ class _Worker:
         send(self.process.stdin, (function, task))  # type: ignore[arg-type]
         return receive(self.process.stdout)  # type: ignore[arg-type, no-any-return]
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 0.0) -> int:
+        """End the process; return its exit code, or minus the signal that it died of, within `patience` seconds by itself."""
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 try:
                     stream.close()
                 except OSError:
                     continue  # it died with a message half sent
+        if patience:
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(timeout=patience)
         self.process.kill()
-        self.process.wait()
+        return self.process.wait()
+
+
+def _described(task: Any) -> str:
+    """What to call a task in an error."""
+    return str(task.described()) if hasattr(task, "described") else f"a task of {type(task).__name__}"
 
 
 class LocalEngine:
@@ -98,16 +114,16 @@ class LocalEngine:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._idle: list[_Worker] = []
-        self._started = 0
+        self._alive: set[_Worker] = set()
+        self._lock = threading.Lock()
         #: resident memory that the largest worker has had; 0 while all was done in this process
         self.peak_bytes = 0
 
     def warm(self, tasks: int) -> None:
         """Start the processes that `tasks` tasks will need, so that they import while the caller plans."""
         if self.workers > 1:
-            while self._started < min(self.workers, tasks):
-                self._idle.append(_Worker(self._started))
-                self._started += 1
+            while len(self._idle) < min(self.workers, tasks):
+                self._idle.append(self._start(len(self._idle)))
 
     def map(self, function: str, tasks: Sequence[Any], done: Callable[[Any], None] | None = None) -> list[Any]:
         """Call `function` (`module:name`) on every task; results in the order of the tasks.
@@ -151,8 +167,9 @@ class LocalEngine:
                     done(value)
         except BaseException:
             stop.set()
-            for worker in workers:
-                worker.process.kill()
+            with self._lock:
+                for worker in self._alive:
+                    worker.process.kill()
             raise
         finally:
             for thread in threads:
@@ -182,32 +199,44 @@ class LocalEngine:
                 try:
                     status, value, peak = worker.call(function, tasks[index])
                 except (EOFError, OSError):
-                    code = worker.process.wait()
-                    worker.stop()
-                    if stop.is_set():
-                        return
-                    worker, ours = _Worker(worker.number), True
+                    code = self._end(worker, patience=5.0)
                     if attempt == 2:
-                        what = getattr(tasks[index], "described", lambda: f"task {index}")()
-                        error = InternalError(f"{what} killed its worker twice (exit {code}); no memory left, or a crash in native code")
-                        finished.put((index, "error", error))
-                        worker.stop()
+                        finished.put((index, "error", InternalError(f"{_described(tasks[index])} killed its worker twice ({code}); no memory left, or a crash in native code")))
                         return
-                    continue
-                self.peak_bytes = max(self.peak_bytes, peak)
-                finished.put((index, status, value))
-                break
+                    worker, ours = self._start(worker.number), True
+                    if stop.is_set():  # whoever set it may have looked for workers to kill before this one was there
+                        break
+                except Exception as error:
+                    self._end(worker)
+                    finished.put((index, "error", InternalError(f"{_described(tasks[index])}: a message could not be sent or understood: {type(error).__name__}: {error}")))
+                    return
+                else:
+                    self.peak_bytes = max(self.peak_bytes, peak)
+                    finished.put((index, status, value))
+                    break
         if stop.is_set() or ours:
-            worker.stop()
+            self._end(worker)
         else:
             self._idle.append(worker)
+
+    def _start(self, number: int) -> _Worker:
+        worker = _Worker(number)
+        with self._lock:
+            self._alive.add(worker)
+        return worker
+
+    def _end(self, worker: _Worker, patience: float = 0.0) -> str:
+        """End a worker, dead or alive; return what it died of."""
+        code = worker.stop(patience)
+        with self._lock:
+            self._alive.discard(worker)
+        return f"signal {-code}" if code < 0 else f"exit {code}"
 
     def close(self) -> None:
         """End the worker processes."""
         for worker in self._idle:
-            worker.stop()
+            self._end(worker)
         self._idle = []
-        self._started = 0
 
     def __enter__(self) -> LocalEngine:
         return self
