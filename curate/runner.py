@@ -42,7 +42,7 @@ from curate.plan import (
 from curate.recipe import Recipe, StageSpec
 from curate.rowhash import HashTask
 from curate.stage import BASE_COLUMNS, BYTES, IDENTITY, KEEP, KEY, TEXT, TEXT_HASH, WORDS, Context
-from curate.store import digest, empty, held, read_table, sync, write_bytes, write_table
+from curate.store import digest, empty, held, read_table, sweep, sync, write_bytes, write_table
 
 #: About how many bytes of text one task holds: enough to hide the cost of a message, few enough to balance workers.
 TASK_BYTES = 48_000_000
@@ -92,6 +92,7 @@ class Run:
         started = time.perf_counter()
         with held(self.folder), LocalEngine(self.workers) as self.engine:
             empty(self.scratch)
+            sweep(self.folder)
             self.engine.warm(self._likely_tasks())
             self.plan()
             self._write_lock()

@@ -151,18 +151,45 @@ class Held:
     """An exclusive lock on a run folder, held while the process lives; the system drops it when the process dies."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / ".lock", "a+")  # noqa: SIM115 - held until close()
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
-            self._file.close()
-            raise RunHeldError(f"the run folder {folder} is held by {holder}; wait for it, or name another with --run") from error
+        self._folder = folder
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        while True:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = open(folder / ".lock", "a+")  # noqa: SIM115 - held until close()
+            except FileNotFoundError:
+                continue  # as below, a moment earlier
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._file.seek(0)
+                holder = self._file.read().strip() or "another process"
+                self._file.close()
+                raise RunHeldError(f"the run folder {folder} is held by {holder}; wait for it, or name another with --run") from error
+            if self._stands():
+                break
+            self._file.close()  # a run that failed took the folder away while we waited for its lock
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()}")
         self._file.flush()
+
+    def _stands(self) -> bool:
+        """Whether the file that we have locked is the one that others find under its name."""
+        try:
+            found = os.stat(self._folder / ".lock")
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == (os.fstat(self._file.fileno()).st_dev, os.fstat(self._file.fileno()).st_ino)
+
+    def take_back(self) -> None:
+        """Remove the folders that we made, where nothing but the lock is in them."""
+        if self._made and [path.name for path in self._folder.iterdir()] == [".lock"]:
+            (self._folder / ".lock").unlink()
+            for path in self._made:
+                try:
+                    path.rmdir()
+                except OSError:
+                    return  # someone else uses it by now
 
     def close(self) -> None:
         self._file.close()
@@ -170,21 +197,34 @@ class Held:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a run folder for the length of a block."""
+    """Hold a run folder for the length of a block; one that fails before it has written anything leaves no folder."""
     lock = Held(folder)
     try:
         yield
+    except BaseException:
+        lock.take_back()
+        raise
     finally:
         lock.close()
 
 
 def point(link: Path, to: str) -> None:
     """Make `link` a relative symlink to `to`, switched in one step so that a reader never sees a mix."""
-    temporary = link.with_name(f".{link.name}-{os.getpid()}")
+    temporary = link.with_name(f".{link.name}.making")  # one name: what a killed run left is replaced by the next
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(to)
     os.replace(temporary, link)
     sync(link.parent)
+
+
+def sweep(run_folder: Path) -> None:
+    """Remove what a killed run left half-made in its folder, whatever its recipe was."""
+    for pattern in ("mixtures/.making-*", ".docs/making-*", ".*.making", ".catalog.making.*"):
+        for path in run_folder.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def empty(folder: Path) -> None:
