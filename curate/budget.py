@@ -9,9 +9,11 @@ from typing import Literal
 
 from curate.errors import ConfigError
 
-_FORM = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kMGT]?)(%|B|words|tokens|docs)?\s*\Z")
-_SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_FORM = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)\s*([kKMGT]?)\s*(%|B|words?|tokens?|docs|documents)?\s*\Z", re.ASCII)
+_SCALE = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 Unit = Literal["documents", "bytes", "words"]
+_UNITS: dict[str | None, Unit] = {None: "documents", "docs": "documents", "documents": "documents", "B": "bytes", "word": "words", "words": "words"}
+_LARGEST = 10**18  # sums of sizes are 64-bit integers
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,26 @@ class Budget:
 
 
 def parse(written: str | int) -> Budget:
-    """Read `500`, `10k`, `5%`, `200MB`, `2Mwords`; MB are 10^6 bytes of UTF-8."""
+    """Read `500`, `10k`, `5%`, `200MB`, `2Mwords`; k, M, G and T are powers of 1000, B is bytes of UTF-8.
+
+    Raises ConfigError that names the forms, or says why tokens are refused.
+    """
     text = str(written)
     match = _FORM.match(text)
     if match is None or isinstance(written, bool):
         raise ConfigError(f"expected a budget such as 500, 5%, 200MB or 2Mwords, got {written!r}")
     number, scale, unit = match.groups()
     amount = Decimal(number.replace("_", "")) * _SCALE[scale]
-    if unit == "tokens":
-        raise ConfigError(
-            f"the budget {text!r} is in tokens, which needs a tokenizer that this version cannot be given; use words ({text.replace('tokens', 'words')}) or bytes"
-        )
+    if unit in ("token", "tokens"):
+        in_words = re.sub("tokens?", "words", text).strip()
+        raise ConfigError(f"the budget {text!r} is in tokens, which needs a tokenizer, and this version has no way to name one; use words ({in_words}) or bytes")
     if unit == "%":
         if scale or not 0 <= amount <= 100:
             raise ConfigError(f"expected a share from 0% to 100%, got {text!r}")
         return Budget("documents", None, amount / 100, text)
+    kind = _UNITS[unit]
     if amount != int(amount):
-        raise ConfigError(
-            f"expected a whole number of {unit or 'documents'}, got {text!r}; a share is written with %: 5%"
-        )
-    kind: Unit = "bytes" if unit == "B" else "words" if unit == "words" else "documents"
+        raise ConfigError(f"expected a whole number of {kind}, got {text!r}; a share is written with %: 5%")
+    if amount > _LARGEST:
+        raise ConfigError(f"expected a budget of at most {_LARGEST} {kind}, got {text!r}")
     return Budget(kind, int(amount), None, text)

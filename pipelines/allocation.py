@@ -1,4 +1,4 @@
-"""Sharing a budget: equally over groups, or over targets that take turns or have quotas. Plain integers."""
+"""Sharing a budget: over groups, or over targets that take turns or have quotas. Plain integers, no documents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from fractions import Fraction
 
 #: A ranked list: (document, its size in the budget's unit, the value it was ranked by), best first.
 Ranked = Sequence[tuple[int, int, float]]
+#: What was taken: (document, value, which list it came from), in the order taken.
+Picks = list[tuple[int, float, int]]
 
 
 def balanced(sizes: Mapping[str | None, int], limit: int) -> dict[str | None, int]:
@@ -15,27 +17,38 @@ def balanced(sizes: Mapping[str | None, int], limit: int) -> dict[str | None, in
     >>> balanced({"a": 2, "b": 10, "c": 10}, 12)
     {'a': 2, 'b': 5, 'c': 5}
     """
-    order = sorted(sizes, key=lambda g: (sizes[g], g is not None, str(g)))
+    order = sorted(sizes, key=lambda g: (sizes[g], *_by_name(g)))
     given: dict[str | None, int] = {}
     left = limit
     for position, group in enumerate(order):
         given[group] = min(sizes[group], left // (len(order) - position))
         left -= given[group]
-    for group in sorted(sizes, key=lambda g: (g is not None, str(g))):
+    for group in sorted(sizes, key=_by_name):
         if left and given[group] < sizes[group]:
             given[group] += 1
             left -= 1
     return given
 
 
-def round_robin(lists: Sequence[Ranked], limit: int) -> list[tuple[int, float, int]]:
-    """Targets take turns at their best document not yet taken; a turn that would exceed the limit ends it.
+def _by_name(group: str | None) -> tuple[bool, str]:
+    return group is not None, group or ""  # the documents without a group first
 
-    Returns (document, value, target) in the order taken.
-    """
+
+def shared(shares: Mapping[str, float], groups: Sequence[str | None], limit: int) -> dict[str | None, int]:
+    """Each group's share of the limit, rounded down; a group that is not named, or a null one, gets nothing."""
+    return {g: int(_exactly(shares.get(g, 0.0)) * limit) if g is not None else 0 for g in groups}
+
+
+def _exactly(number: float) -> Fraction:
+    """The number as it was written: 0.29 of 100 is 29, which the binary 0.28999... would make 28."""
+    return Fraction(str(number))
+
+
+def round_robin(lists: Sequence[Ranked], limit: int) -> Picks:
+    """Targets take turns at their best document not yet taken; the first that would exceed the limit ends it."""
     places = [0] * len(lists)
     taken: set[int] = set()
-    picks: list[tuple[int, float, int]] = []
+    picks: Picks = []
     used = 0
     while True:
         before = len(picks)
@@ -54,21 +67,26 @@ def round_robin(lists: Sequence[Ranked], limit: int) -> list[tuple[int, float, i
             return picks
 
 
-def quota(lists: Sequence[Ranked], limit: int, weights: Sequence[float]) -> list[tuple[int, float, int]]:
-    """Each target fills its share of the limit in turn, without what earlier ones took; the last gets the remainder."""
+def quota(lists: Sequence[Ranked], limit: int, weights: Sequence[float]) -> Picks:
+    """Each target in turn fills its share of the limit from what earlier ones left; the last has all that remains.
+
+    Shares are rounded down. A target stops before the document that would exceed its share.
+    """
     taken: set[int] = set()
-    picks: list[tuple[int, float, int]] = []
-    parts = [Fraction(str(weight)) for weight in weights]
-    shares = [int(limit * part / sum(parts)) for part in parts]
-    shares[-1] = limit - sum(shares[:-1])
+    picks: Picks = []
+    parts = [_exactly(weight) for weight in weights]
+    left = limit
     for target, ranked in enumerate(lists):
+        last = target == len(lists) - 1
+        share = left if last else int(limit * parts[target] / sum(parts))
         used = 0
         for doc, size, value in ranked:
             if doc in taken:
                 continue
-            if used + size > shares[target]:
+            if used + size > share:
                 break
             used += size
             taken.add(doc)
             picks.append((doc, value, target))
+        left -= used
     return picks

@@ -31,6 +31,8 @@ class DedupExactParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     def __post_init__(self) -> None:
         if (self.keep == "best") != (self.by is not None):
             raise ConfigError("keep: best and by: COLUMN go together: by names what best is measured in")
+        if self.keep == "first" and self.priority is not None:
+            raise ConfigError("keep: first takes the first in input order, so priority would not be looked at; leave it out, or keep: least")
 
 
 @register("dedup_exact")
@@ -44,6 +46,7 @@ class DedupExact:
 
     def __init__(self, params: DedupExactParams, context: Context) -> None:
         self.params = params
+        self._columns = context.columns
         self._hash = f"{context.label}_hash"
 
     def verbs(self) -> tuple[str, ...]:
@@ -75,26 +78,24 @@ class DedupExact:
         return pa.schema([(KEEP, pa.bool_()), (REASON, pa.string()), ("of", pa.string()), ("copies", pa.int64())])
 
     def finish(self, frame: Frame) -> pa.RecordBatchReader:
+        """Keep one document of every group of equal texts; the rows of every document, in order of doc."""
         value = quote(self._hash if self.params.normalize else TEXT_HASH)
-        order = self._order()
-        frame.con.execute(f"CREATE TABLE repeated AS SELECT {value} AS h FROM pool GROUP BY 1 HAVING count(*) > 1")
+        frame.con.execute(f"CREATE TABLE repeated AS SELECT {value} AS h, count(*) AS copies FROM pool GROUP BY 1 HAVING count(*) > 1")
         frame.con.execute(
-            f"CREATE TABLE copies AS SELECT pool.*, {value} AS h, CAST(NULL AS VARCHAR) AS row_hash FROM pool WHERE {value} IN (SELECT h FROM repeated)"
+            f"CREATE TABLE copies AS SELECT pool.*, {value} AS h, repeated.copies AS copies FROM pool JOIN repeated ON {value} = repeated.h"
         )
-        if self.params.keep != "first":
-            self._tell_apart(frame, order)
+        order, ties = self._order(), ""
+        if self.params.keep != "first" and self._tell_apart(frame, order):
+            order, ties = f"{order}, row_hash, doc", "LEFT JOIN hashes USING (doc)"
         frame.con.execute(
-            f"CREATE TABLE chosen AS SELECT doc, h, {IDENTITY}, row_number() OVER (PARTITION BY h ORDER BY {order}, row_hash, doc) AS place FROM copies"
+            f"""CREATE TABLE chosen AS SELECT doc, copies, row_number() OVER (PARTITION BY h ORDER BY {order}) AS place,
+                first_value({IDENTITY}) OVER (PARTITION BY h ORDER BY {order}) AS winner FROM copies {ties}"""
         )
-        frame.con.execute(f"CREATE TABLE firsts AS SELECT h, {IDENTITY} AS winner FROM chosen WHERE place = 1")
-        frame.con.execute("CREATE TABLE sizes AS SELECT h, count(*) AS copies FROM chosen GROUP BY h")
         return frame.reader(
-            f"""SELECT pool.doc, chosen.place IS NULL OR chosen.place = 1 AS keep,
-                       CASE WHEN chosen.place > 1 THEN 'copy of another document' END AS reason,
-                       CASE WHEN chosen.place > 1 THEN firsts.winner END AS of,
-                       coalesce(sizes.copies, 1) AS copies
-                FROM pool LEFT JOIN chosen ON pool.doc = chosen.doc
-                LEFT JOIN firsts ON chosen.h = firsts.h LEFT JOIN sizes ON chosen.h = sizes.h ORDER BY pool.doc"""
+            """SELECT pool.doc AS doc, chosen.place IS NULL OR chosen.place = 1 AS keep,
+                      CASE WHEN chosen.place > 1 THEN 'copy of another document' END AS reason,
+                      CASE WHEN chosen.place > 1 THEN chosen.winner END AS of, coalesce(chosen.copies, 1) AS copies
+               FROM pool LEFT JOIN chosen ON pool.doc = chosen.doc ORDER BY pool.doc"""
         )
 
     def _order(self) -> str:
@@ -105,15 +106,22 @@ class DedupExact:
         if self.params.keep == "longest":
             keys.append(f"{BYTES} DESC")
         if self.params.by:
-            keys.append(f"{quote(self.params.by)} {self.params.order.upper()} NULLS LAST")
+            keys.append(f"{self._orderly(self.params.by)} {self.params.order.upper()} NULLS LAST")
         if self.params.priority:
-            keys.append(f"{quote(self.params.priority)} ASC NULLS LAST")
+            keys.append(f"{self._orderly(self.params.priority)} ASC NULLS LAST")
         return ", ".join([*keys, IDENTITY])
 
-    def _tell_apart(self, frame: Frame, order: str) -> None:
-        """Hash the whole rows of the copies that tie for the first place."""
-        tied = f"SELECT doc FROM (SELECT doc, h, rank() OVER (PARTITION BY h ORDER BY {order}) AS r FROM copies) WHERE r = 1 QUALIFY count(*) OVER (PARTITION BY h) > 1 ORDER BY doc"
-        frame.add_row_hashes(tied, "hashes")
-        frame.con.execute("UPDATE copies SET row_hash = hashes.row_hash FROM hashes WHERE copies.doc = hashes.doc")
+    def _orderly(self, name: str) -> str:
+        """A column to order by: NaN is no number, so it comes last like null, and not first as the largest."""
+        column = quote(name)
+        known = self._columns.names
+        floating = name in known and pa.types.is_floating(self._columns.field(name).type)
+        return f"CASE WHEN isnan({column}) THEN NULL ELSE {column} END" if floating else column
 
-
+    def _tell_apart(self, frame: Frame, order: str) -> bool:
+        """Hash the whole rows of the copies that tie for the first place; False where none do."""
+        tied = f"SELECT doc FROM (SELECT doc, h, rank() OVER (PARTITION BY h ORDER BY {order}) AS r FROM copies) WHERE r = 1 QUALIFY count(*) OVER (PARTITION BY h) > 1"
+        if not frame.scalar(f"SELECT count(*) FROM ({tied})"):
+            return False
+        frame.add_row_hashes(f"{tied} ORDER BY doc", "hashes")
+        return True

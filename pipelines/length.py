@@ -22,6 +22,8 @@ class LengthParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         for what in ("bytes", "words"):
             low, high = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if (low is not None and low < 0) or (high is not None and high < 0):
+                raise ConfigError(f"expected min_{what} and max_{what} of 0 or more, got {low} and {high}")
             if low is not None and high is not None and low > high:
                 raise ConfigError(f"min_{what} {low} is above max_{what} {high}: nothing could pass")
         if all(getattr(self, name) is None for name in self.__struct_fields__):
@@ -43,11 +45,16 @@ class Length:
         return [BYTES, WORDS]
 
     def judge(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+        """bool[n] and string[n]: the first bound that a document breaks is its reason (bytes before words)."""
         reason = pa.nulls(batch.num_rows, pa.string())
         for column, what in ((BYTES, "bytes"), (WORDS, "words")):
             low, high = getattr(self.params, f"min_{what}"), getattr(self.params, f"max_{what}")
             if low is not None:
-                reason = pc.if_else(pc.less(batch.column(column), low), f"fewer than {low} {what}", reason)
+                reason = _where_none(reason, pc.less(batch.column(column), low), f"fewer than {low} {what}")
             if high is not None:
-                reason = pc.if_else(pc.greater(batch.column(column), high), f"more than {high} {what}", reason)
+                reason = _where_none(reason, pc.greater(batch.column(column), high), f"more than {high} {what}")
         return pc.is_null(reason), reason
+
+
+def _where_none(reason: pa.Array, broken: pa.Array, text: str) -> pa.Array:
+    return pc.if_else(pc.and_(broken, pc.is_null(reason)), text, reason)
