@@ -67,14 +67,13 @@ def judge_arms(
     test_bytes: Int64,
     *,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Verdict:
     """Judge a selection by the bits of each test document under each arm.
 
     selection_bits float64[d], random_bits float64[R, d] with R >= 2, test_bytes int64[d] with d >= 2. The bits
     of an arm are summed over the documents and divided by the sum of their bytes, so a long document weighs
     more. The word is "better" where the whole interval is above 0 and "worse" where it is below. Nothing is
-    drawn at random: `seed` is part of the call so that a judge which resamples can take this one's place.
+    drawn at random.
     """
     _check(selection_bits, random_bits, test_bytes, confidence)
     draws, documents = random_bits.shape

@@ -261,7 +261,6 @@ class _Comparing:
                 np.stack([b[name] for b in bits[1:]]),
                 sizes,
                 confidence=self.spec.confidence,
-                seed=self.run.recipe.seed,
             )
             arms = [self._arm("selection" if task.arm == last else f"random {task.arm}", task.arm, b[name].sum() / sizes.sum())
                     for task, b in zip(tasks, bits, strict=True)]  # fmt: skip
