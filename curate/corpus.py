@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -135,6 +135,11 @@ class Layout:
     files: dict[str, SourceFile]
     json: dict[str, JsonColumn]
     hints: dict[str, int]
+
+    def of(self, parts: Iterable[Part]) -> Layout:
+        """The same for some parts only: a task carries what it reads, not the whole corpus."""
+        files = {part.file: self.files[part.file] for part in parts}
+        return replace(self, files=files, hints={f: self.hints[f] for f in files if f in self.hints})
 
     @property
     def text_columns(self) -> tuple[str, ...]:

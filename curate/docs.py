@@ -107,7 +107,7 @@ def _build(run: Run, folder: Path) -> None:
     limit = min(max(sum(sizes) // GROUP_SHARE, GROUP_LEAST), GROUP_MOST)
     groups = list(in_order(pairs, sizes, limit))
     tasks = [
-        DocsTask(run.corpus.layout, group, run.nodes, run.recipe.corpus.source, making / f"docs-{i:05d}.parquet")
+        DocsTask(run.corpus.layout.of(p for p, _ in group), group, run.nodes, run.recipe.corpus.source, making / f"docs-{i:05d}.parquet")
         for i, group in enumerate(groups)
     ]
     with run.events.phase("docs"):

@@ -356,7 +356,7 @@ class Run:
         if not steps:
             return []
         nodes = self.nodes[: max(at for _, at in steps) + 1]
-        tasks = [PassTask(self.corpus.layout, parts, nodes, steps, self.scratch) for parts in self.tasks()]
+        tasks = [PassTask(self.corpus.layout.of(p for p, _ in parts), parts, nodes, steps, self.scratch) for parts in self.tasks()]
         names = [f"{self.nodes[at].label}.{verb}" for verb, at in steps]
         results = []
         with self.events.phase(" + ".join(names), total=sum(p.bytes for p in self.parts)) as phase:
@@ -527,7 +527,7 @@ class Run:
         for part in self.parts:
             low, high = np.searchsorted(wanted, [part.number << 32, (part.number + 1) << 32])
             if high > low:
-                tasks.append(HashTask(self.corpus.layout, part, wanted[low:high] & 0xFFFFFFFF))
+                tasks.append(HashTask(self.corpus.layout.of([part]), part, wanted[low:high] & 0xFFFFFFFF))
         tables = self.engine.map("curate.rowhash:hash_rows", tasks)
         return (
             pa.concat_tables(tables)

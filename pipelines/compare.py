@@ -176,7 +176,7 @@ class _Comparing:
     def _measure(self) -> None:
         run = self.run
         tasks = [
-            MeasureTask(run.corpus.layout, part, twin, run.nodes[: self.reached], run.nodes)
+            MeasureTask(run.corpus.layout.of([part]), part, twin, run.nodes[: self.reached], run.nodes)
             for part, twin in zip(run.parts, run.twins, strict=True)
         ]
         with run.events.phase("compare.measure"):
@@ -235,7 +235,7 @@ class _Comparing:
                 out = self.scratch / f"{number:06d}.arrow"
                 tasks.append(
                     CollectTask(
-                        run.corpus.layout,
+                        run.corpus.layout.of([part]),
                         part,
                         self.rows[of_part][wanted],
                         self.member[of_part][wanted],

@@ -92,7 +92,7 @@ def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict
     spill.mkdir(parents=True)
     stream = randomness.stream(run.recipe.seed, "emit", "shuffle")
     tasks = [
-        SpillTask(run.corpus.layout, parts, run.nodes, shards, stream, spill, i) for i, parts in enumerate(run.tasks())
+        SpillTask(run.corpus.layout.of(p for p, _ in parts), parts, run.nodes, shards, stream, spill, i) for i, parts in enumerate(run.tasks())
     ]
     spilled = [group for groups in run.engine.map("curate.pipelines.emit:spill", tasks) for group in groups]
     ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
