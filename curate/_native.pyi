@@ -4,10 +4,10 @@ Text is any object with `__arrow_c_array__` of type string or large_string; the 
 buffers of the dtype and length stated, written in place; the GIL is released.
 """
 
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
 class ArrowArray(Protocol):
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
@@ -16,27 +16,29 @@ class ArrowArray(Protocol):
 Settings = tuple[int, int, int, int, int, int, int]
 
 def simd_features() -> int: ...
-def noise_bits(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: ...
-def noise_uniform(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: ...
-def noise_gumbel(keys: Buffer, stream: SupportsIndex, out: Buffer, /) -> None: ...
-def text_stats(text: ArrowArray, simd: int, bytes: Buffer, words: Buffer, /) -> None: ...
+def noise_bits(keys: NDArray[np.uint64], stream: int, out: NDArray[np.uint64], /) -> None: ...
+def noise_uniform(keys: NDArray[np.uint64], stream: int, out: NDArray[np.float64], /) -> None: ...
+def noise_gumbel(keys: NDArray[np.uint64], stream: int, out: NDArray[np.float64], /) -> None: ...
+def text_stats(
+    text: ArrowArray, simd: int, bytes: NDArray[np.int64], words: NDArray[np.int64], /
+) -> None: ...
 def ngrams_count(
     text: ArrowArray,
     settings: Settings,
-    cache: Buffer | None,
-    cell: Buffer | None,
+    cache: NDArray[np.uint8] | None,
+    cell: NDArray[np.uint8] | None,
     cells: int,
-    counts: Buffer,
+    counts: NDArray[np.int64],
     /,
 ) -> None: ...
 def ngrams_score(
     text: ArrowArray,
     settings: Settings,
-    cache: Buffer | None,
-    ratio: Buffer,
+    cache: NDArray[np.uint8] | None,
+    ratio: NDArray[np.float64],
     targets: int,
-    scores: Buffer,
-    tokens: Buffer,
+    scores: NDArray[np.float64],
+    tokens: NDArray[np.int64],
     /,
 ) -> None: ...
 def ngrams_tokenize(text: ArrowArray, settings: Settings, /) -> list[str]: ...

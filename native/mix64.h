@@ -12,9 +12,9 @@
  *   n-gram of tokens t1 .. tk:  g1 = h(t1);  gj = fold(g(j-1) ^ C4, h(tj) ^ C5)
  *   bucket = high half of g * buckets   (so buckets need not be a power of two, and no bit of g is favoured)
  *
- * C0 .. C5 are the first six 64-bit words of the fraction of pi. A product with 0 would lose the other factor; C0 and C1
- * as eight bytes are not UTF-8, so no token of sixteen or fewer bytes can cancel them. The second set of constants, the
- * next six words, gives an independent hash; the two together (128 bits) name an n-gram in the cache of sha256.
+ * C0 .. C5 are the first six 64-bit words of the fraction of pi. A product with 0 would lose the other factor; C0 and
+ * C1 as eight bytes are not UTF-8, so no token of sixteen or fewer bytes can cancel them. The second set of constants,
+ * the next six words, gives an independent hash; the two together (128 bits) name an n-gram in the cache of sha256.
  * It is not a cryptographic hash: who wants to collide it can.
  */
 #ifndef CURATE_MIX64_H

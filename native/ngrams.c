@@ -33,7 +33,8 @@ static void mix64_any(const ngram_spec *spec, ngram_scratch *scratch, int64_t co
     const token_stream *stream = &scratch->stream;
     for (int64_t j = 0; j < count; j++) {
         uint32_t start = stream->starts[stream->history + j], end = stream->ends[stream->history + j];
-        append_token(scratch->first, spec->n, mix64_token(stream->lower + start, end - start, &MIX64_FIRST), &MIX64_FIRST);
+        uint64_t token = mix64_token(stream->lower + start, end - start, &MIX64_FIRST);
+        append_token(scratch->first, spec->n, token, &MIX64_FIRST);
         for (int order = 0; order < spec->n; order++)
             scratch->buckets[order][j] = mix64_bucket(scratch->first[order], spec->buckets);
     }

@@ -61,15 +61,15 @@ typedef struct {
     sha256_queue queue;
 } ngram_scratch;
 
-/* counts int64[C][B] += the n-grams of each row, in the row of `counts` that cell[row] names (uint8[R]; 255 = leave out;
- * NULL = all in row 0). Null texts and documents of fewer than min_tokens tokens add nothing. Cost O(bytes * n). */
+/* counts int64[C][B] += the n-grams of each row, in the row of `counts` that cell[row] names (uint8[R]; 255 = leave
+ * out; NULL = all in row 0). Null texts and documents of fewer than min_tokens tokens add nothing. Cost O(bytes * n). */
 void ngrams_count(const curate_text *text, const ngram_spec *spec, const uint8_t *cell, int64_t *counts,
                   ngram_scratch *scratch);
 
 /* scores float64[R][T] = sum over the document's n-grams of ratio[bucket][t] (float64[B][T]), and tokens int64[R].
  * The order of summation is fixed: n-grams of order k that end at token i (from 0) go, in order, into lane i % 4;
- * total = over k upwards, total + ((lane 0 + lane 1) + (lane 2 + lane 3)). So a score does not depend on batch or slice,
- * nor on T. NaN without tokens, below min_tokens, or null; tokens is -1 for null. lanes: scratch float64[n][4][T]. */
+ * total = over k upwards, total + ((lane 0 + lane 1) + (lane 2 + lane 3)). So a score does not depend on batch, on
+ * slice or on T. NaN without tokens, below min_tokens, or null; tokens is -1 for null. lanes: scratch float64[n][4][T]. */
 void ngrams_score(const curate_text *text, const ngram_spec *spec, const double *ratio, int64_t targets, double *scores,
                   int64_t *tokens, double *lanes, ngram_scratch *scratch);
 

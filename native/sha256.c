@@ -28,8 +28,8 @@ static inline uint32_t big_endian(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* One round, for a word or for a vector of words, one message in each lane. Letter a of round i stands in s[-i & 7],
- * b in the next place and so on, so that nothing is moved when the loop is unrolled; w is a ring of the last 16 words. */
+/* All rounds, for words or for vectors of words, one message in each lane. Letter a of round i stands in s[-i & 7],
+ * b in the next place and so on, so that nothing is moved when the loop is unrolled; w is a ring of 16 words. */
 #define ROTATE(x, by) ((x) >> (by) | (x) << (32 - (by)))
 #define SHA256_ROUNDS(word_type, s, w)                                                                      \
     for (int i = 0; i < 64; i++) {                                                                          \

@@ -1,6 +1,8 @@
 #include "textstats.h"
 
+#include "mix64.h"
 #include "simd.h"
+#include "swar.h"
 
 #if CURATE_X86
 #include <immintrin.h>
@@ -15,12 +17,12 @@ typedef void (*find_kernel)(const uint8_t *in, space_masks *masks);
 
 CURATE_INLINE void find_scalar(const uint8_t *in, space_masks *masks) {
     space_masks found = {0, 0};
-    for (int i = 0; i < 64; i++) {
-        uint8_t byte = in[i];
-        unsigned is_space = (unsigned)(byte - '\t') < 5u || (unsigned)(byte - 0x1c) < 5u;
-        unsigned is_lead = byte == 0xc2 || (unsigned)(byte - 0xe1) < 3u;
-        found.space |= (uint64_t)is_space << i;
-        found.lead |= (uint64_t)is_lead << i;
+    for (int i = 0; i < 64; i += 8) {
+        uint64_t bytes = mix64_word(in + i), high = bytes & EIGHT(0x80), low7 = bytes & EIGHT(0x7f);
+        uint64_t space = in_range_word(low7, '\t', '\r') | in_range_word(low7, 0x1c, ' ');
+        uint64_t lead = in_range_word(low7, 0x42, 0x42) | in_range_word(low7, 0x61, 0x63); /* 0xc2, 0xe1 .. 0xe3 */
+        found.space |= top_bits(space & ~high) << i;
+        found.lead |= top_bits(lead & high) << i;
     }
     *masks = found;
 }

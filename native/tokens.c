@@ -1,6 +1,8 @@
 #include "tokens.h"
 
+#include "mix64.h"
 #include "simd.h"
+#include "swar.h"
 #include "unicode_tables.h"
 
 #if CURATE_X86
@@ -12,20 +14,22 @@ typedef struct {
     uint64_t word, space, high; /* high: not ASCII; such a byte is neither word nor space */
 } block_masks;
 
-/* Classify 64 bytes and store them lower-cased; space_low is the first of the run of control spaces that ends at ' '. */
+/* Classify 64 bytes and store them lower-cased; space_low is the first of the run of spaces that ends at ' '. */
 typedef void (*classify_kernel)(const uint8_t *in, uint8_t *out, uint8_t space_low, block_masks *masks);
 
 CURATE_INLINE void classify_scalar(const uint8_t *in, uint8_t *out, uint8_t space_low, block_masks *masks) {
     block_masks found = {0, 0, 0};
-    for (int i = 0; i < 64; i++) {
-        uint8_t byte = in[i], lower = (uint8_t)(byte | 0x20);
-        unsigned is_upper = (unsigned)(byte - 'A') < 26u;
-        unsigned is_word = (unsigned)(lower - 'a') < 26u || (unsigned)(byte - '0') < 10u || byte == '_';
-        unsigned is_space = (unsigned)(byte - '\t') < 5u || (byte >= space_low && byte <= ' ');
-        out[i] = (uint8_t)(byte + (is_upper << 5));
-        found.word |= (uint64_t)(is_word && byte < 0x80) << i;
-        found.space |= (uint64_t)is_space << i;
-        found.high |= (uint64_t)(byte >> 7) << i;
+    for (int i = 0; i < 64; i += 8) {
+        uint64_t bytes = mix64_word(in + i), high = bytes & EIGHT(0x80), low7 = bytes & EIGHT(0x7f);
+        uint64_t upper = in_range_word(low7, 'A', 'Z') & ~high;
+        uint64_t lower = bytes | upper >> 2; /* 0x80 >> 2 is 0x20 */
+        uint64_t word = in_range_word(lower & EIGHT(0x7f), 'a', 'z') | in_range_word(low7, '0', '9') |
+                        in_range_word(low7, '_', '_');
+        uint64_t space = in_range_word(low7, '\t', '\r') | in_range_word(low7, space_low, ' ');
+        for (int k = 0; k < 8; k++) out[i + k] = (uint8_t)(lower >> (8 * k));
+        found.word |= top_bits(word & ~high) << i;
+        found.space |= top_bits(space & ~high) << i;
+        found.high |= top_bits(high) << i;
     }
     *masks = found;
 }

@@ -6,10 +6,10 @@
  *          chars      each character that is not space
  *   \w \s  as in `re` or as in `regex`, Unicode 14 (unicode_tables.h)
  *
- * A byte that is not part of well-formed UTF-8 is kept and classed as punctuation, alone; callers validate first, this
+ * A byte that is not part of well-formed UTF-8 is kept, as one character of punctuation; callers validate first, this
  * only keeps damage from spreading.
  *
- * Bytes touched per byte of ASCII text: one read of the text, one write of its lower case, one read of that by the hash.
+ * Bytes touched per byte of ASCII: one read of the text, one write of its lower case, one read of that by the hash.
  * Work per 64 bytes: classify (about 1.6 instructions a byte with SSE2, 0.8 with AVX2), two masks of token starts and
  * ends, one store per start and per end. No branch depends on where tokens lie, except through their number per block.
  *

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import math
 import random
 from collections.abc import Callable
@@ -655,6 +656,10 @@ def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CURATE_SIMD", "avx9000")
     with pytest.raises(ConfigError, match="scalar, sse2, avx2, sha"):
         ngrams.count(pa.array(["a"]), MIX)
+
+
+def test_the_examples_of_the_docs_are_true() -> None:
+    assert doctest.testmod(ngrams).failed == 0
 
 
 def test_inputs_are_not_changed() -> None:
