@@ -434,7 +434,7 @@ class Run:
                 scratch=self.scratch, threads=self.workers,
             )  # fmt: skip
             try:
-                self._scatter(node, _guarded(node, "finish", lambda: node.stage.finish(frame).read_all()))
+                _guarded(node, "finish", lambda: self._scatter(node, node.stage.finish(frame)))
             finally:
                 frame.close()
         for note in getattr(node.stage, "notes", list)():
@@ -497,28 +497,50 @@ class Run:
             self.rows[part.number] = len(found[1])
         return int(self.rows[part.number])
 
-    def _scatter(self, node: Node, table: pa.Table) -> None:
-        """Write a finish's rows, which come in order of doc, as one file for each part, aligned with its rows."""
-        assert node.finished is not None
+    def _scatter(self, node: Node, reader: pa.RecordBatchReader) -> None:
+        """Write a finish's rows, which come in order of doc, as one file for each part, aligned with its rows.
+
+        One part's rows are held at a time, however many documents there are.
+        """
         schema = node.finish_fields()
-        if set(table.schema.names) != {DOC, *schema.names}:
+        if set(reader.schema.names) != {DOC, *schema.names}:
             raise StageError(
-                f"stage {node.label!r}: finish must return {[DOC, *schema.names]}, got {table.schema.names}"
+                f"stage {node.label!r}: finish must return {[DOC, *schema.names]}, got {reader.schema.names}"
             )
-        docs_column = table[DOC].to_numpy()
-        if len(docs_column) > 1 and not (np.diff(docs_column) > 0).all():
-            raise InternalError(f"stage {node.label!r}: finish must give each document once, in order of doc")
-        for part, name in zip(self.parts, self.names, strict=True):
-            low, high = np.searchsorted(docs_column, [part.number << 32, (part.number + 1) << 32])
-            rows = self.rows_of(part, name)
-            place = np.full(rows, -1)
-            place[docs_column[low:high] & 0xFFFFFFFF] = np.arange(high - low)
-            part_table = table.slice(low, high - low).select(schema.names).cast(schema).combine_chunks()
-            write_table(
-                node.finished / f"{name}.parquet",
-                part_table.take(pa.array(place, mask=place < 0)),
-                self.scratch,
-            )
+        names = {part.number: name for part, name in zip(self.parts, self.names, strict=True)}
+        waiting = iter(sorted(self.parts, key=lambda part: part.number))
+        held_rows: list[pa.RecordBatch] = []
+        current = next(waiting, None)
+        last = -1
+        for batch in reader:
+            docs_column = batch.column(DOC).to_numpy()
+            if len(docs_column) and (docs_column[0] <= last or not (np.diff(docs_column) > 0).all()):
+                raise InternalError(f"stage {node.label!r}: finish must give each document once, in order of doc")
+            at = 0
+            while current is not None and at < len(docs_column):
+                upto = int(np.searchsorted(docs_column, (current.number + 1) << 32))
+                held_rows.append(batch.slice(at, upto - at))
+                at = upto
+                if upto < len(docs_column):
+                    self._write_finished(node, current, names[current.number], held_rows, schema)
+                    held_rows, current = [], next(waiting, None)
+            last = int(docs_column[-1]) if len(docs_column) else last
+        while current is not None:
+            self._write_finished(node, current, names[current.number], held_rows, schema)
+            held_rows, current = [], next(waiting, None)
+
+    def _write_finished(
+        self, node: Node, part: Part, name: str, batches: list[pa.RecordBatch], schema: pa.Schema
+    ) -> None:
+        """One part's rows of a finish, at their places; null where the stage was not shown the row."""
+        assert node.finished is not None
+        wanted = pa.schema([pa.field(DOC, pa.int64()), *schema])
+        rows = [b.select(wanted.names).cast(wanted) for b in batches]
+        table = pa.Table.from_batches(rows, wanted).combine_chunks()
+        place = np.full(self.rows_of(part, name), -1)
+        place[table[DOC].to_numpy() & 0xFFFFFFFF] = np.arange(table.num_rows)
+        aligned = table.select(schema.names).take(pa.array(place, mask=place < 0))
+        write_table(node.finished / f"{name}.parquet", aligned, self.scratch)
 
     def _row_hashes(self, docs_column: pa.ChunkedArray) -> pa.Table:
         """Hash the whole rows of some documents, part by part, in the workers."""
