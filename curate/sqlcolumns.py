@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from curate.params import did_you_mean
 
 #: The table's name inside an expression; `docs.score` and `score` are the same.
 TABLE = "docs"
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 _REFUSED = {
     "SUBQUERY": "a subquery",
     "WINDOW": "a window function",
@@ -32,6 +33,11 @@ _REFUSED = {
 def in_query(expression: str) -> str:
     """The expression as it may stand inside a query: in brackets, a trailing comment of its own closed."""
     return f"({expression}\n)"
+
+
+def said_by(error: Exception) -> str:
+    """DuckDB's message without the picture of our query around the user's words."""
+    return " ".join(str(error).split("\n\nLINE ")[0].split("\n\tCandidate functions:")[0].split())
 
 
 @lru_cache(maxsize=256)
@@ -113,10 +119,10 @@ def _check_functions(con: Any, expression: str, called: Sequence[str]) -> None:
             raise ConfigError(f"the SQL expression {expression!r} holds {name}(), whose value changes from run to run; the same choice could not be made twice")
 
 
-def check_expression(expression: str, columns: pa.Schema, result: str | None = None) -> tuple[str, ...]:
+def check_expression(expression: str, columns: pa.Schema, result: Literal["DOUBLE", "BOOLEAN"] | None = None) -> tuple[str, ...]:
     """The columns that an expression reads, once DuckDB has bound it to columns of these types.
 
-    `result` is the SQL type that the value must convert to (DOUBLE, BOOLEAN). Raises ConfigError that says what does
+    `result` is what the value is for: DOUBLE, a number to rank by, or BOOLEAN, a condition. Raises ConfigError that says what does
     not fit: an unknown column or function, or types that do not go together.
     """
     import duckdb
@@ -131,13 +137,11 @@ def check_expression(expression: str, columns: pa.Schema, result: str | None = N
     with duckdb.connect(":memory:") as con:
         con.register(TABLE, empty)
         try:
-            kind = con.sql(f"SELECT {value} AS value FROM {TABLE}").types[0]
-            if result is not None:
-                con.sql(f"SELECT CAST({value} AS {result}) AS value FROM {TABLE}")
+            kind = str(con.sql(f"SELECT {value} AS value FROM {TABLE}").types[0])
         except duckdb.Error as error:
-            raise ConfigError(f"the SQL expression {expression!r} does not work on these columns: {error}") from error
-    if result == "BOOLEAN" and str(kind) != "BOOLEAN":
+            raise ConfigError(f"the SQL expression {expression!r} does not work on these columns: {said_by(error)}") from error
+    if result == "BOOLEAN" and kind != "BOOLEAN":
         raise ConfigError(f"expected true or false for each row, got {expression!r}, which is {kind}; compare it with something: ({expression.strip()}) = ...")
-    if result == "DOUBLE" and str(kind).startswith(("VARCHAR", "BLOB", "DATE", "TIME")):
+    if result == "DOUBLE" and (kind.endswith("]") or kind.split("(")[0] not in _NUMBERS):
         raise ConfigError(f"expected numbers to rank by, got {expression!r}, which is {kind}; compare or convert it in an SQL expression, such as ({expression.strip()} = 'value') or CAST({expression.strip()} AS DOUBLE)")
     return named

@@ -17,12 +17,15 @@ def balanced(sizes: Mapping[str | None, int], limit: int) -> dict[str | None, in
     >>> balanced({"a": 2, "b": 10, "c": 10}, 12)
     {'a': 2, 'b': 5, 'c': 5}
     """
-    order = sorted(sizes, key=lambda g: (sizes[g], *_by_name(g)))
-    given: dict[str | None, int] = {}
-    left = limit
-    for position, group in enumerate(order):
-        given[group] = min(sizes[group], left // (len(order) - position))
-        left -= given[group]
+    level, left = 0, limit
+    waiting = sorted(sizes.values())
+    for position, size in enumerate(waiting):  # raise the level to each size in turn, while there is enough for all
+        step = min(size - level, left // (len(waiting) - position))
+        level += step
+        left -= step * (len(waiting) - position)
+        if level < size:
+            break
+    given = {group: min(size, level) for group, size in sizes.items()}
     for group in sorted(sizes, key=_by_name):
         if left and given[group] < sizes[group]:
             given[group] += 1

@@ -22,7 +22,7 @@ from curate.params import did_you_mean
 from curate.pipelines import allocation, cutting, scorefile
 from curate.pipelines.scorefile import ByFile
 from curate.registry import register
-from curate.sqlcolumns import TABLE, check_expression, in_query
+from curate.sqlcolumns import TABLE, check_expression, in_query, said_by
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, WORDS, Context, meaning
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ class Select:
         """The columns that the decision needs; ConfigError, naming the setting, for one that cannot work."""
         named: list[str] = []
         expressions = [] if isinstance(self.params.by, ByFile) else self._columns
-        wanted = [("by", e, "DOUBLE") for e in expressions] + [("where", self.params.where, "BOOLEAN"), ("group_by", self._group and quote(self._group), None)]
+        wanted: list[tuple[str, str | None, Literal["DOUBLE", "BOOLEAN"] | None]] = [("by", e, "DOUBLE") for e in expressions]
+        wanted += [("where", self.params.where, "BOOLEAN"), ("group_by", self._group and quote(self._group), None)]
         for setting, expression, result in wanted:
             if expression:
                 try:
@@ -313,7 +314,7 @@ class Select:
             )
         except (duckdb.DataError, duckdb.ProgrammingError) as error:
             settings = " or ".join(name for name in ("by", "where") if isinstance(getattr(self.params, name), str))
-            raise ConfigError(f"{settings}: the SQL expression fails on a document: {error}; TRY(...) or TRY_CAST(... AS DOUBLE) gives null there instead") from error
+            raise ConfigError(f"{settings}: the SQL expression fails on a document: {said_by(error)}; TRY_CAST(... AS DOUBLE) or TRY(...) gives null there instead") from error
         return len(scores)
 
     def _join(self, frame: Frame, by: ByFile) -> None:
