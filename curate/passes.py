@@ -132,7 +132,7 @@ class _PartRun:
         alive: np.ndarray | None = None
         if rows is not None:
             alive = self._kept_before(task.steps[0][1], rows)
-            while live and self._settle(live[0], alive, rows):
+            while live and (self._settle(live[0], alive, rows) or self._top_up(live[0], alive)):
                 live.pop(0)
             self.result.rows = rows
         if live:
@@ -179,6 +179,14 @@ class _PartRun:
         keep = self._judge(position, index, batch)
         alive[index] = keep
         self._write_verdict(position, rows)
+        return True
+
+    def _top_up(self, step: tuple[str, int], alive: np.ndarray) -> bool:
+        """Compute the rows newly needed of measures that the part has for others; reads no other row."""
+        verb, position = step
+        if verb != "apply" or self.applies[position].done is None:
+            return False
+        self._read([step], alive & self.applies[position].missing(np.arange(len(alive))))
         return True
 
     def _partial_name(self, alive: np.ndarray) -> str:
