@@ -460,6 +460,35 @@ def test_every_file_of_a_run_folder_stands_on_its_page(run: Path) -> None:
         assert path.name in page
 
 
+def test_what_the_page_calls_safe_to_delete_is_made_again_with_the_same_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def bytes_of_the_run() -> dict[str, bytes]:
+        curate.run(DOCS / "examples" / "small.yaml", run=folder, workers=1)
+        files = [
+            folder / "funnel.parquet",
+            *sorted((folder / "docs").iterdir()),
+            *sorted((folder / "mixture").rglob("*")),
+        ]
+        return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
+
+    before = bytes_of_the_run()
+    for names in (
+        ["store"],
+        ["mixtures"],
+        ["docs", ".docs", "catalog.duckdb"],
+        ["events.jsonl"],
+        ["parts.parquet", "files.json"],
+    ):
+        for name in names:
+            path = folder / name
+            assert f"`{name}" in text_of(DOCS / "run_folder.md")
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if names == ["store"]:
+            assert OpenRun(folder).arrow("SELECT count(*) AS n FROM selected")["n"].to_pylist() == [114]
+        assert bytes_of_the_run() == before, names
+
+
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
