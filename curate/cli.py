@@ -16,7 +16,7 @@ from typing import Any, cast
 import click
 
 from curate import __version__
-from curate.errors import ConfigError, CurateError
+from curate.errors import ConfigError, CurateError, interrupted
 
 EPILOG = "Exit codes: 0 done, 1 a stage failed, 2 wrong recipe or words, 3 bad data, 75 run folder held, 130 interrupted."
 
@@ -51,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except RuntimeError as error:
+        if not interrupted(error):
+            raise
+        click.echo("interrupted; run the same command again to continue", err=True)
+        sys.exit(130)
 
 
 def _terminated(*_: object) -> None:

@@ -40,3 +40,12 @@ class RunHeldError(CurateError):
     """Another process holds the run folder; the same command may succeed later."""
 
     exit_code = 75
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error is Ctrl-C as DuckDB tells it: it swallows the KeyboardInterrupt and raises a RuntimeError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, RuntimeError) and "Query interrupted" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
