@@ -241,6 +241,8 @@ def _stages(values: Any, base: Path, problems: Problems) -> list[StageSpec]:
             cls = registry.lookup(str(name), base)
             if getattr(cls, "internal", False):
                 raise ConfigError(f"{name!r} is part of every run and cannot be a stage")
+            if not hasattr(cls, "Params") or not hasattr(cls, "version"):
+                raise ConfigError(f"expected a stage, a class with Params and version, got {cls.__name__} (docs/new_scorer.md shows one)")
         except ConfigError as error:
             problems.add(where, str(error))
             continue
@@ -259,8 +261,9 @@ def _stages(values: Any, base: Path, problems: Problems) -> list[StageSpec]:
                 where,
                 f"the label {label!r} is taken by {labels[label]}; give this one another: as: {label}_2",
             )
+            continue  # its columns would clash as well: one problem, told once
         labels[label] = where
-        params = build(cls.Params, settings, where, problems)  # type: ignore[attr-defined]
+        params = build(cls.Params, settings, where, problems)
         if params is not None:
             found.append(StageSpec(str(name), label, params, where))
     return found

@@ -21,7 +21,7 @@ from curate import docs, documents
 from curate.corpus import TEXT as TEXT_COLUMN
 from curate.corpus import Corpus, Part, SourceFile, load_table, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
-from curate.errors import ConfigError, CurateError, DataError, InternalError, StageError
+from curate.errors import ConfigError, CurateError, DataError, InternalError, StageError, interrupted
 from curate.events import Events
 from curate.filenames import list_files
 from curate.frame import DOC, Frame
@@ -89,6 +89,14 @@ class Run:
 
     def execute(self) -> Outcome:
         """Carry the recipe out; raises a CurateError with nothing half-written where that cannot be."""
+        try:
+            return self._execute()
+        except Exception as error:
+            if interrupted(error):
+                raise KeyboardInterrupt from error
+            raise
+
+    def _execute(self) -> Outcome:
         started = time.perf_counter()
         with held(self.folder), LocalEngine(self.workers) as self.engine:
             empty(self.scratch)
@@ -196,7 +204,7 @@ class Run:
             splits: dict[str, pa.Table] = {}
             for split in ("guide", "tuning", "test"):
                 files = spec.files(split)
-                both = [file for file in files if (self.recipe.base / file).resolve() in pool]
+                both = [file for file in files if self._stands_in(file, pool)]
                 for file in both:
                     problems.add(
                         f"targets.{name}.{split}",
@@ -221,6 +229,13 @@ class Run:
             }
         )
         self.targets_key = digest([[value.hex(), place] for value, place in rows])
+
+    def _stands_in(self, path: str, pool: set[Path]) -> bool:
+        """Whether a target's file, or one of its folder or glob, is one of the pool's."""
+        try:
+            return any(Path(file).resolve() in pool for file, _ in list_files([path], self.recipe.base, None))
+        except (ConfigError, DataError):
+            return False  # loading says what is wrong with it
 
     def _load_split(
         self, name: str, split: str, files: list[str], splits: dict[str, pa.Table], problems: Problems

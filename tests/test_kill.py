@@ -229,13 +229,14 @@ def test_many_kills_at_random_moments_are_made_good(tmp_path: Path) -> None:
     for attempt in range(40):
         folder = tmp_path / f"rough-{attempt // 4}"
         words = command("run", recipe, "--run", folder, "--workers", 2, "-q")
-        process = subprocess.Popen(words, start_new_session=True)
+        process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
         try:
             process.wait(timeout=draw.uniform(0.3, 2.5))
         except subprocess.TimeoutExpired:
             victim = draw.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
             end_group(process, victim)
-            assert process.wait(timeout=60) in (-victim, 130, 0)
+            said = process.communicate(timeout=60)[1]
+            assert process.returncode in (-victim, 130, 0), said
         if folder.exists():
             check_final_names(folder)
         if attempt % 4 == 3:
