@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import yaml
 
 from curate.docs import Wide
-from curate.recipe import EmitSpec
+from curate.recipe import EmitSpec, StageSpec
+from curate.textview import TextPlan
 
 if TYPE_CHECKING:
     from curate.runner import Run
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"),
-          (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
+          (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"), (10_000_000_000, "1B<n<10B"), (100_000_000_000, "10B<n<100B"),
+          (1_000_000_000_000, "100B<n<1T"))  # fmt: skip
 
 
 def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], folder: Path) -> None:
@@ -23,7 +26,7 @@ def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], fol
     rows = sum(f["rows"] for f in files)
     (folder / "README.md").write_text(_card(run, wide, spec, rows), encoding="utf-8")
     (folder / "trainers").mkdir()
-    for name, content in _trainer_entries(run, spec, files).items():
+    for name, content in _trainer_entries(run, spec).items():
         (folder / "trainers" / name).write_text(content, encoding="utf-8")
     manifest = {
         "format": 1, "files": files, "rows": rows, "bytes_of_text": _kept(wide)["bytes"], "words": _kept(wide)["words"],
@@ -50,12 +53,36 @@ def _resolved(run: Run) -> dict[str, Any]:
         "name": recipe.name, "seed": recipe.seed, "text": recipe.corpus.text, "view": recipe.corpus.view, "id": recipe.corpus.id,
         "source": recipe.corpus.source, "targets": {name: {"weight": spec.weight} for name, spec in recipe.targets.items()},
         "targets_hash": run.targets_key,
-        "stages": [{"stage": s.stage, "as": s.label, **msgspec.to_builtins(s.params)} for s in recipe.stages],
+        "stages": [{"stage": _without_folders(s.stage), "as": s.label, **_settings(s)} for s in recipe.stages],
     }  # fmt: skip
 
 
+def _settings(spec: StageSpec) -> dict[str, Any]:
+    """A stage's parameters as plain values; of a file that one names, the name."""
+
+    def plain(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [plain(v, key) for v in value]
+        return PurePath(value).name if key in ("file", "files", "path", "paths") and isinstance(value, str) else value
+
+    return cast(dict[str, Any], plain(msgspec.to_builtins(spec.params)))
+
+
+def _without_folders(stage: str) -> str:
+    """A stage as the recipe names it; of one from a file, the file's name and the class."""
+    place, colon, name = stage.rpartition(":")
+    return f"{PurePath(place).name}:{name}" if colon and place.endswith(".py") else stage
+
+
+def _cell(value: Any) -> str:
+    """A value as a cell of a table: on one line, its bars escaped."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
 def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int) -> str:
-    size = next((name for limit, name in _SIZES if rows < limit), "n>1B")
+    size = next((name for limit, name in _SIZES if rows < limit), "n>1T")
     ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
     front = {
         "configs": [{"config_name": "default", "data_files": [{"split": spec.name, "path": f"data/{spec.name}-*.{ending}"}]}],
@@ -69,14 +96,15 @@ def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int) -> str:
         "Words are runs of characters that are not white space; MB are 10^6 bytes of UTF-8.", "",
     ]  # fmt: skip
     lines += ["## What became of the documents", "", "| stage | reason | documents | MB |", "|---|---|---:|---:|"]
-    lines += [f"| {stage} | {reason} | {n:,} | {size / 1e6:,.2f} |" for stage, reason, n, size in by_stage(funnel)]
+    lines += [f"| {stage} | {_cell(reason)} | {n:,} | {size / 1e6:,.2f} |" for stage, reason, n, size in by_stage(funnel)]
     if run.recipe.corpus.source:
         lines += ["", "## Sources", "", "| source | read | kept | kept MB | share of kept documents |", "|---|---:|---:|---:|---:|"]
-        lines += [f"| {name} | {r:,} | {k:,} | {b / 1e6:,.2f} | {k / max(1, kept['documents']):.1%} |" for name, r, k, b in by_source(funnel)]
+        lines += [f"| {_cell(name)} | {r:,} | {k:,} | {b / 1e6:,.2f} | {k / max(1, kept['documents']):.1%} |" for name, r, k, b in by_source(funnel)]
     lines += ["", "## How", "", f"Seed {run.recipe.seed}. Stages, in order, with every setting:", "", "```yaml",
-              yaml.safe_dump([{s.stage: {"as": s.label, **msgspec.to_builtins(s.params)}} for s in run.recipe.stages], sort_keys=False).strip(), "```"]  # fmt: skip
+              yaml.safe_dump([{_without_folders(s.stage): {"as": s.label, **_settings(s)}} for s in run.recipe.stages], sort_keys=False, allow_unicode=True).strip(), "```"]  # fmt: skip
     if run.recipe.targets:
         lines += ["", "Targets: " + ", ".join(f"{name} ({run.targets[name]['guide'].num_rows} guide documents)" for name in run.recipe.targets) + "."]
+    lines += _training(run, spec)
     lines += ["", "Versions: " + ", ".join(f"{name} {value}" for name, value in _versions().items()) + ".", "",
               "Columns that begin with `curate_` are this selection's measures; the others are the pool's own. Rows are in a seeded random order.", ""]  # fmt: skip
     return "\n".join(lines)
@@ -104,30 +132,68 @@ def by_source(funnel: list[dict[str, Any]]) -> list[tuple[str, int, int, int]]:
     return [(name, *values) for name, values in sorted(found.items())]  # type: ignore[misc]
 
 
-def _trainer_entries(run: Run, spec: EmitSpec, files: list[dict[str, Any]]) -> dict[str, str]:
-    """Entries to paste into axolotl's `datasets` and LLaMA-Factory's dataset_info.json."""
-    kind, columns = run.corpus.layout.text_kind, list(run.corpus.layout.text_columns)
-    entry: dict[str, Any] = {"path": "data", "ds_type": "parquet" if spec.format == "parquet" else "json", "split": "train"}
-    factory: dict[str, Any] = {"file_name": "data"}
-    if kind == "messages":
-        entry |= {"type": "chat_template", "field_messages": columns[0]}
-        factory |= {"formatting": "sharegpt", "columns": {"messages": columns[0]},
-                    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}}  # fmt: skip
-    elif kind == "conversations":
-        entry |= {"type": "chat_template", "field_messages": columns[0],
-                  "message_property_mappings": {"role": "from", "content": "value"}}  # fmt: skip
-        factory |= {"formatting": "sharegpt", "columns": {"messages": columns[0]}}
-    elif kind == "alpaca":
-        entry |= {"type": "alpaca"}
-        factory |= {"columns": {"prompt": "instruction", "query": "input", "response": "output"}}
-    elif kind == "completion":
-        entry |= {"type": {"field_instruction": columns[0], "field_output": columns[1], "format": "{instruction}\n"}}
-        factory |= {"columns": {"prompt": columns[0], "response": columns[1]}}
-    else:
-        entry |= {"type": "completion", "field": columns[0]}
-        factory |= {"columns": {"prompt": columns[0]}}
+def _trainer_entries(run: Run, spec: EmitSpec) -> dict[str, str]:
+    """What to paste into axolotl's `datasets`, and a dataset_info.json that LLaMA-Factory reads as it stands."""
+    layout = run.corpus.layout
+    plan = layout.plan
+    entry = {"path": ".", "split": spec.name, **_axolotl(plan)}
     name = run.recipe.name.replace("-", "_")
+    factory = {"file_name": "../data", **_llama_factory(plan, layout.schema.names)}
+    notes = ["# paste the entry under `datasets` of an axolotl configuration", "# path: where this publication stands, the folder above this one"]
+    if plan.kind == "template":
+        notes.append(f"# the text was made of the columns {', '.join(plan.columns)}; make one column of them first, or name the one to train on")
     return {
-        "axolotl.yaml": "# paste under `datasets`; path is relative to this publication\n" + yaml.safe_dump({"datasets": [entry]}, sort_keys=False),
+        "axolotl.yaml": "\n".join(notes) + "\n" + yaml.safe_dump({"datasets": [entry]}, sort_keys=False, allow_unicode=True),
         "dataset_info.json": msgspec.json.format(msgspec.json.encode({name: factory}), indent=2).decode() + "\n",
     }
+
+
+def _axolotl(plan: TextPlan) -> dict[str, Any]:
+    columns = plan.columns
+    if plan.kind in ("messages", "conversations"):
+        role, content = plan.keys
+        return {"type": "chat_template", "field_messages": columns[0], "message_property_mappings": {"role": role, "content": content}}
+    if plan.kind == "alpaca":
+        return {"type": "alpaca"}
+    if plan.kind == "completion":
+        pair = {"field_instruction": columns[0], "field_output": columns[1]}
+        return {"type": {**pair, "format": "{instruction}\n", "no_input_format": "{instruction}\n"}}
+    return {"type": "completion", "field": columns[0]}
+
+
+def _llama_factory(plan: TextPlan, names: Sequence[str]) -> dict[str, Any]:
+    """Every column and tag is said: those left out of an entry that says some are none."""
+    columns = plan.columns
+    if plan.kind in ("messages", "conversations"):
+        role, content = plan.keys
+        user, assistant = ("user", "assistant") if plan.kind == "messages" else ("human", "gpt")
+        tags = {"role_tag": role, "content_tag": content, "user_tag": user, "assistant_tag": assistant, "observation_tag": "observation",
+                "function_tag": "function_call", "system_tag": "system"}  # fmt: skip
+        return {"formatting": "sharegpt", "columns": {"messages": columns[0]}, "tags": tags}
+    if plan.kind == "alpaca":
+        optional = {"query": "input", "system": "system", "history": "history"}
+        return {"columns": {"prompt": "instruction", "response": "output", **{k: v for k, v in optional.items() if v in names}}}
+    if plan.kind == "completion":
+        return {"columns": {"prompt": columns[0], "response": columns[1]}}
+    return {"columns": {"prompt": columns[0]}}
+
+
+def _training(run: Run, spec: EmitSpec) -> list[str]:
+    """How to read the publication and train on it."""
+    ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
+    name = run.recipe.name.replace("-", "_")
+    lines = ["", "## Reading and training", "", "```python", "from datasets import load_dataset", "",
+             f'rows = load_dataset("PATH/TO/THIS/FOLDER", split="{spec.name}")', "```", ""]  # fmt: skip
+    lines.append(f"The files are `data/{spec.name}-*.{ending}`; the manifest has their rows and SHA-256.")
+    lines.append("axolotl: paste `trainers/axolotl.yaml` and set its path to this folder.")
+    if spec.format == "parquet":
+        lines.append(f"LLaMA-Factory: `dataset_dir: THIS/FOLDER/trainers`, `dataset: {name}`{_stage_of(run)}.")
+    else:
+        lines.append("LLaMA-Factory does not read compressed JSON lines: unpack the files (`zstd -d data/*.zst`, and take the .zst away), or publish with `emit: {format: parquet}`; "
+                     f"then `dataset_dir: THIS/FOLDER/trainers`, `dataset: {name}`{_stage_of(run)}.")  # fmt: skip
+    return lines
+
+
+def _stage_of(run: Run) -> str:
+    plain = run.corpus.layout.plan.kind in ("column", "template")
+    return ", `stage: pt` (plain text)" if plain else ", `stage: sft`"

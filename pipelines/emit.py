@@ -7,10 +7,12 @@ over shards by random bits keyed by identity and sorted inside each: a global sh
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +35,15 @@ if TYPE_CHECKING:
 
 ORDER = "__order__"
 ROW_GROUP = 8192
+#: Bytes of Arrow data that a worker holds before it writes them apart by shard.
+SPILL_BYTES = 64_000_000
+#: Where a piece of a shard lies: a spill file and the number of a batch in it.
+Piece = tuple[Path, int]
 
 
 @dataclass(frozen=True)
 class SpillTask:
-    """Some parts whose kept rows go to spill files, one per shard."""
+    """Some parts whose kept rows go to a spill file, apart by shard."""
 
     layout: Layout
     parts: list[tuple[Part, int]]
@@ -54,9 +60,9 @@ class SpillTask:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """The spill files of one shard, to become one published file."""
+    """The pieces of one shard, to become one published file."""
 
-    spills: list[Path]
+    pieces: list[Piece]
     schema: pa.Schema
     out: Path
     format: str
@@ -86,7 +92,7 @@ def publish(run: Run, wide: Wide) -> Path:
 
 def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict[str, Any]]:
     kept_bytes = sum(row["bytes"] for row in wide.funnel.to_pylist() if row["stage"] == "kept")
-    shards = max(1, -(-kept_bytes // spec.shard_bytes))
+    shards = max(1, min(wide.kept, -(-kept_bytes // spec.shard_bytes)))
     spill = run.scratch / "spill"
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir(parents=True)
@@ -94,12 +100,15 @@ def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict
     tasks = [
         SpillTask(run.corpus.layout.of(p for p, _ in parts), parts, run.nodes, shards, stream, spill, i) for i, parts in enumerate(run.tasks())
     ]
-    spilled = [group for groups in run.engine.map("curate.pipelines.emit:spill", tasks) for group in groups]
+    pieces: dict[int, list[Piece]] = {}
+    for found in run.engine.map("curate.pipelines.emit:spill", tasks):
+        for shard, path, number in found:
+            pieces.setdefault(shard, []).append((path, number))
     ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
     schema = published_schema(run.corpus.layout, run.nodes)
     shard_tasks = [
         ShardTask(
-            [path for shard, path in spilled if shard == i], schema,
+            pieces.get(i, []), schema,
             making / "data" / f"{spec.name}-{i:05d}-of-{shards:05d}.{ending}", spec.format,
         )
         for i in range(shards)
@@ -133,26 +142,35 @@ def published_schema(layout: Layout, nodes: Sequence[Node]) -> pa.Schema:
     return pa.schema([*layout.schema, *ours])
 
 
-def spill(task: SpillTask) -> list[tuple[int, Path]]:
-    """Write the kept rows of some parts, apart by shard; return (shard, file)."""
+def spill(task: SpillTask) -> list[tuple[int, Path, int]]:
+    """Write the kept rows of some parts into one file, its batches apart by shard; return (shard, file, batch)."""
     pa.set_cpu_count(1)
     schema = published_schema(task.layout, task.nodes).append(pa.field(ORDER, pa.uint64()))
-    files: dict[int, Any] = {}
-    paths: dict[int, Path] = {}
-    try:
+    path = task.folder / f"{task.number:06d}.arrow"
+    pieces: list[tuple[int, Path, int]] = []
+    held: list[pa.RecordBatch] = []
+    held_bytes = 0
+    with pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
         for part, twin in task.parts:
             for batch in _kept_batches(task, part, twin):
-                order = batch.column(ORDER).to_numpy()
-                shard = _shard_of(order, task.shards)
-                for number in np.unique(shard):
-                    if number not in files:
-                        paths[number] = task.folder / f"{task.number:06d}-{number:05d}.arrow"
-                        files[number] = pa.ipc.new_file(str(paths[number]), schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
-                    files[number].write_batch(batch.filter(pa.array(shard == number)))
-    finally:
-        for file in files.values():
-            file.close()
-    return [(int(number), path) for number, path in sorted(paths.items())]
+                held.append(batch)
+                held_bytes += batch.nbytes
+                if held_bytes >= SPILL_BYTES:
+                    _write_pieces(held, task.shards, file, path, pieces)
+                    held, held_bytes = [], 0
+        _write_pieces(held, task.shards, file, path, pieces)
+    return pieces
+
+
+def _write_pieces(held: list[pa.RecordBatch], shards: int, file: Any, path: Path, pieces: list[tuple[int, Path, int]]) -> None:
+    if not held:
+        return
+    table = pa.Table.from_batches(held)
+    shard = _shard_of(table[ORDER].to_numpy(), shards)
+    for number in np.unique(shard).tolist():
+        for batch in table.take(pa.array(np.flatnonzero(shard == number))).to_batches():
+            pieces.append((number, path, len(pieces)))
+            file.write_batch(batch)
 
 
 def _shard_of(order: np.ndarray, shards: int) -> np.ndarray:
@@ -182,11 +200,13 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
 def write_shard(task: ShardTask) -> dict[str, Any]:
     """Sort one shard and write it; return its name, rows, bytes and SHA-256."""
     pa.set_cpu_count(1)
-    tables = []
-    for path in task.spills:
-        with pa.memory_map(str(path)) as source:
-            tables.append(pa.ipc.open_file(source).read_all())
-    table = pa.concat_tables(tables) if tables else task.schema.append(pa.field(ORDER, pa.uint64())).empty_table()
+    files: dict[Path, Any] = {}
+    batches = []
+    for path, number in task.pieces:
+        if path not in files:
+            files[path] = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches.append(files[path].get_batch(number))
+    table = pa.Table.from_batches(batches, task.schema.append(pa.field(ORDER, pa.uint64())))
     table = table.take(_sorted(table)).drop_columns([ORDER]).combine_chunks()
     table = table.replace_schema_metadata(None)
     if task.format == "parquet":
@@ -200,15 +220,16 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
 
 def _sorted(table: pa.Table) -> pa.Array:
     """Row numbers by random bits, then identity; rows that tie on both are told apart by their whole content."""
-    order, identity = table[ORDER].to_numpy(), table[IDENTITY]
+    order = table[ORDER].to_numpy()
     rows = np.argsort(order, kind="stable")
-    ordered = order[rows]
-    same = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if len(same):
-        clash = np.flatnonzero(np.isin(order, ordered[same]))
-        hashes = dict(zip(clash.tolist(), of_rows(table.take(pa.array(clash))), strict=True))
-        names = dict(zip(clash.tolist(), identity.take(pa.array(clash)).to_pylist(), strict=True))
-        rows = np.array(sorted(rows.tolist(), key=lambda r: (int(order[r]), names.get(r, ""), hashes.get(r, ""))), np.int64)
+    starts = np.flatnonzero(np.r_[True, order[rows][1:] != order[rows][:-1]]) if len(rows) else np.empty(0, np.int64)
+    ends = np.r_[starts[1:], len(rows)]
+    for start, end in zip(starts[ends - starts > 1].tolist(), ends[ends - starts > 1].tolist(), strict=True):
+        tied = rows[start:end]
+        some = table.take(pa.array(tied))
+        names = some[IDENTITY].to_pylist()
+        hashes = of_rows(some)
+        rows[start:end] = tied[sorted(range(len(tied)), key=lambda i: (names[i], hashes[i]))]
     return pa.array(rows, pa.int64())
 
 
@@ -216,13 +237,40 @@ def _write_jsonl(table: pa.Table, out: Path) -> None:
     import orjson
     import zstandard
 
+    schema = pa.schema([item.with_type(json_type(item.type)) for item in table.schema])
     with open(out, "wb") as raw, zstandard.ZstdCompressor(level=3).stream_writer(raw) as file:
-        for batch in table.to_batches(max_chunksize=1024):
+        for batch in table.cast(schema).to_batches(max_chunksize=1024):
             for row in batch.to_pylist():
                 try:
-                    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+                    file.write(orjson.dumps(row, default=json_value, option=orjson.OPT_APPEND_NEWLINE))
                 except TypeError as error:
                     raise StageError(f"emit: a column cannot be written as JSON ({error}); use emit: {{format: parquet}}") from error
+
+
+def json_type(kind: pa.DataType) -> pa.DataType:
+    """What a column is turned into before it is written as JSON: times of a nanosecond to text, durations to counts."""
+    if pa.types.is_duration(kind):
+        return pa.int64()
+    if (pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) and kind.unit == "ns":
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([item.with_type(json_type(item.type)) for item in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(json_type(kind.value_type)), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(json_type(kind.value_type)))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(json_type(kind.value_type)))
+    return kind
+
+
+def json_value(value: Any) -> Any:
+    """What JSON has no form for: decimals as their digits, bytes as base64."""
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"got {type(value).__name__} {value!r}")
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import curate
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "text": [{"text": f"plain {k}"} for k in range(20)],
+    "messages": [{"messages": [{"role": "user", "content": f"q{k}"}, {"role": "assistant", "content": "a"}]} for k in range(20)],
+    "conversations": [{"conversations": [{"from": "human", "value": f"q{k}"}, {"from": "gpt", "value": "a"}]} for k in range(20)],
+    "completion": [{"prompt": f"q{k}", "completion": "a"} for k in range(20)],
+    "alpaca": [{"instruction": f"q{k}", "input": "", "output": "a"} for k in range(20)],
+}
+
+
+def publish(tmp_path: Path, rows: list[dict[str, Any]], *, stages: Any = (), corpus: Any = None, **emission: Any) -> tuple[Path, Any]:
+    (tmp_path / "pool").mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool" / "rows.parquet")
+    recipe = {"name": "my-card", "corpus": {"paths": [str(tmp_path / "pool")], **(corpus or {})}, "seed": 5, "stages": list(stages), "emit": emission}
+    result = curate.run(recipe, run=tmp_path / "run", workers=1)
+    assert result.mixture is not None
+    return result.mixture, result
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    start, front, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    assert start == ""
+    found: dict[str, Any] = yaml.safe_load(front)
+    return found
+
+
+def table_after(folder: Path, heading: str) -> list[list[str]]:
+    text = (folder / "README.md").read_text(encoding="utf-8").split(heading)[1].split("\n\n")[1]
+    return [[cell.strip() for cell in line.strip("|").replace("\\|", "\0").split("|")] for line in text.splitlines()[2:]]
+
+
+def test_the_front_matter_names_the_files_for_load_dataset(tmp_path: Path) -> None:
+    folder, _ = publish(tmp_path, ROWS["text"], name="validation")
+    front = front_matter(folder)
+    assert front["configs"] == [{"config_name": "default", "data_files": [{"split": "validation", "path": "data/validation-*.parquet"}]}]
+    assert front["size_categories"] == ["n<1K"]
+    assert list(folder.glob(front["configs"][0]["data_files"][0]["path"])) == [folder / "data" / "validation-00000-of-00001.parquet"]
+
+
+def test_the_counts_are_those_of_the_funnel(tmp_path: Path) -> None:
+    rows = [{"text": "x" * (k % 5 + 1), "source": ["wiki|en", "two\nlines", "c"][k % 3]} for k in range(60)]
+    stages = [{"length": {"min_bytes": 2}}, {"dedup_exact": {}}, {"select": {"how": "random", "budget": 3}}]
+    folder, result = publish(tmp_path, rows, stages=stages, corpus={"source": "source"})
+    expected = [
+        ["length", "fewer than 2 bytes", "12", "0.00"], ["dedup_exact", "copy of another document", "44", "0.00"],
+        ["select", "below the cut", "1", "0.00"], ["kept", "", "3", "0.00"],
+    ]  # fmt: skip
+    assert table_after(folder, "## What became of the documents") == expected
+    sources = table_after(folder, "## Sources")
+    assert [row[:2] for row in sources] == [["c", "20"], ["two lines", "20"], ["wiki\0en", "20"]]
+    assert sum(int(row[2]) for row in sources) == 3
+    funnel = result.sql("SELECT stage, sum(documents)::BIGINT AS n FROM funnel GROUP BY position, stage ORDER BY position").rows()
+    assert [(row[0], int(row[2])) for row in expected] == [tuple(r) for r in funnel]
+
+
+def test_settings_stand_in_the_card_and_paths_do_not(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    pq.write_table(pa.table({"id": [f"plain {k}" for k in range(20)], "s": [float(k) for k in range(20)]}), tmp_path / "secret" / "scores.parquet")
+    by = {"file": str(tmp_path / "secret" / "scores.parquet"), "column": "s"}
+    folder, _ = publish(tmp_path, ROWS["text"], stages=[{"select": {"by": by, "budget": 4, "as": "mine"}}], corpus={"id": "text"})
+    text = (folder / "README.md").read_text()
+    settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert settings[0]["select"]["by"] == {"file": "scores.parquet", "column": "s", "id": "id"}
+    assert settings[0]["select"]["as"] == "mine"
+    assert "Seed 5." in text
+    assert "Versions: curate " in text
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["recipe"]["stages"][0]["by"]["file"] == "scores.parquet"
+    assert not any(str(tmp_path).encode() in f.read_bytes() for f in folder.rglob("*") if f.is_file())
+
+
+AXOLOTL: dict[str, dict[str, Any]] = {
+    "text": {"type": "completion", "field": "text"},
+    "messages": {"type": "chat_template", "field_messages": "messages", "message_property_mappings": {"role": "role", "content": "content"}},
+    "conversations": {"type": "chat_template", "field_messages": "conversations", "message_property_mappings": {"role": "from", "content": "value"}},
+    "completion": {"type": {"field_instruction": "prompt", "field_output": "completion", "format": "{instruction}\n", "no_input_format": "{instruction}\n"}},
+    "alpaca": {"type": "alpaca"},
+}
+TURNS = {"observation_tag": "observation", "function_tag": "function_call", "system_tag": "system"}
+LLAMA_FACTORY: dict[str, dict[str, Any]] = {
+    "text": {"columns": {"prompt": "text"}},
+    "messages": {"formatting": "sharegpt", "columns": {"messages": "messages"},
+                 "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", **TURNS}},
+    "conversations": {"formatting": "sharegpt", "columns": {"messages": "conversations"},
+                      "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt", **TURNS}},
+    "completion": {"columns": {"prompt": "prompt", "response": "completion"}},
+    "alpaca": {"columns": {"prompt": "instruction", "response": "output", "query": "input"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_the_trainers_entries_name_the_columns_of_the_data(kind: str, tmp_path: Path) -> None:
+    folder, _ = publish(tmp_path, ROWS[kind])
+    entry = yaml.safe_load((folder / "trainers" / "axolotl.yaml").read_text())["datasets"]
+    assert entry == [{"path": ".", "split": "train", **AXOLOTL[kind]}]
+    factory = json.loads((folder / "trainers" / "dataset_info.json").read_text())
+    assert factory == {"my_card": {"file_name": "../data", **LLAMA_FACTORY[kind]}}
+    assert (folder / "trainers" / factory["my_card"]["file_name"]).resolve() == (folder / "data").resolve()
+    stage = "`stage: pt`" if kind == "text" else "`stage: sft`"
+    assert stage in (folder / "README.md").read_text()
+
+
+def test_a_template_has_no_single_column_and_the_entry_says_so(tmp_path: Path) -> None:
+    folder, _ = publish(tmp_path, ROWS["completion"], corpus={"text": "{prompt}\n{completion}"})
+    assert "made of the columns prompt, completion" in (folder / "trainers" / "axolotl.yaml").read_text()
+
+
+def test_the_card_says_which_trainer_cannot_read_compressed_json_lines(tmp_path: Path) -> None:
+    folder, _ = publish(tmp_path, ROWS["text"], format="jsonl")
+    assert "LLaMA-Factory does not read compressed JSON lines" in (folder / "README.md").read_text()
+    assert front_matter(folder)["configs"][0]["data_files"][0]["path"] == "data/train-*.jsonl.zst"
