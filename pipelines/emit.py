@@ -101,18 +101,16 @@ def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict
         SpillTask(run.corpus.layout.of(p for p, _ in parts), parts, run.nodes, shards, stream, spill, i) for i, parts in enumerate(run.tasks())
     ]
     pieces: dict[int, list[Piece]] = {}
-    for found in run.engine.map("curate.pipelines.emit:spill", tasks):
-        for shard, path, number in found:
+    for written_pieces in run.engine.map("curate.pipelines.emit:spill", tasks):
+        for shard, path, number in written_pieces:
             pieces.setdefault(shard, []).append((path, number))
     ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
     schema = published_schema(run.corpus.layout, run.nodes)
+    filled = [pieces[i] for i in sorted(pieces)] or [[]]  # a file without rows only where nothing was kept
     shard_tasks = [
-        ShardTask(
-            pieces.get(i, []), schema,
-            making / "data" / f"{spec.name}-{i:05d}-of-{shards:05d}.{ending}", spec.format,
-        )
-        for i in range(shards)
-    ]  # fmt: skip
+        ShardTask(found, schema, making / "data" / f"{spec.name}-{i:05d}-of-{len(filled):05d}.{ending}", spec.format)
+        for i, found in enumerate(filled)
+    ]
     files: list[dict[str, Any]] = run.engine.map("curate.pipelines.emit:write_shard", shard_tasks)
     shutil.rmtree(spill, ignore_errors=True)
     written = sum(f["rows"] for f in files)
@@ -212,7 +210,9 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     if task.format == "parquet":
         plain = [f.name for f in table.schema if pa.types.is_floating(f.type)]
         coded = [n for n in table.schema.names if n not in plain]
-        pq.write_table(table, task.out, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=coded)
+        with pq.ParquetWriter(task.out, table.schema, compression="zstd", use_dictionary=coded) as file:
+            if table.num_rows:  # some readers stumble over a row group without rows
+                file.write_table(table, row_group_size=ROW_GROUP)
     else:
         _write_jsonl(table, task.out)
     return {"file": f"data/{task.out.name}", "rows": table.num_rows, "bytes": task.out.stat().st_size, "sha256": _sha256(task.out)}

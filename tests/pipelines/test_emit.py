@@ -135,9 +135,14 @@ def test_shards_hold_about_the_text_that_was_asked_for(tmp_path: Path) -> None:
     assert min(sizes) > 4_000
 
 
-def test_there_are_never_more_shards_than_documents(tmp_path: Path) -> None:
-    folder = publish(pool(tmp_path / "pool", texts(5)), tmp_path / "run", shard_bytes=1)
-    assert len(list((folder / "data").iterdir())) == 5
+def test_there_are_no_shards_without_documents(tmp_path: Path) -> None:
+    folder = publish(pool(tmp_path / "pool", texts(9)), tmp_path / "run", shard_bytes=1)
+    files = sorted((folder / "data").iterdir())
+    assert 1 < len(files) <= 9
+    assert [f.name for f in files] == [f"train-{i:05d}-of-{len(files):05d}.parquet" for i in range(len(files))]
+    rows = [pq.read_metadata(f).num_rows for f in files]
+    assert min(rows) > 0
+    assert sum(rows) == 9
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
@@ -148,6 +153,7 @@ def test_a_selection_of_nothing_is_published_as_nothing(format: str, tmp_path: P
     assert json.loads((folder / "manifest.json").read_bytes())["rows"] == 0
     if format == "parquet":
         assert pq.read_table(files[0]).num_rows == 0
+        assert pq.read_metadata(files[0]).num_row_groups == 0
         assert pq.read_schema(files[0]).names[:2] == ["id", "text"]
     else:
         assert lines_of(folder) == []
