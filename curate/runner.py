@@ -372,7 +372,7 @@ class Run:
             return []
         nodes = self.nodes[: max(at for _, at in steps) + 1]
         tasks = [PassTask(self.corpus.layout.of(p for p, _ in parts), parts, nodes, steps, self.scratch) for parts in self.tasks()]
-        names = [f"{self.nodes[at].label}.{verb}" for verb, at in steps]
+        names = list(dict.fromkeys(f"fit {self.nodes[at].label}" if verb == "fit" else self.nodes[at].label for verb, at in steps))
         results = []
         with self.events.phase(" + ".join(names), total=sum(p.bytes for p in self.parts)) as phase:
             for group in self.engine.map(
@@ -399,7 +399,7 @@ class Run:
         guides = digest(self.targets_key if getattr(node.stage, "uses_targets", False) else "")
         state = self.store / node.key / "state" / f"{digest(fitted, guides)}.parquet"
         if not state.exists():
-            with self.events.phase(f"{node.label}.merge"):
+            with self.events.phase(f"merge {node.label}"):
                 merged: pa.Table | None = None
                 for name in fitted:
                     table = read_table(node.partials / f"{name}.parquet")
@@ -443,7 +443,7 @@ class Run:
         if all((node.finished / f"{name}.parquet").exists() for name in self.names):
             return
         reads = list(dict.fromkeys([*node.stage.finish_reads()]))
-        with self.events.phase(f"{node.label}.finish"):
+        with self.events.phase(f"finish {node.label}"):
             frame = Frame(
                 self._frame_schema(node, reads), self._frame_batches(node, reads), self._row_hashes,
                 scratch=self.scratch, threads=self.workers,

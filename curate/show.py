@@ -74,7 +74,7 @@ def _live() -> Iterator[Listener]:
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description:.40}"),
         BarColumn(),
         TextColumn("{task.fields[documents]:,} documents"),
         TransferSpeedColumn(),
@@ -94,7 +94,7 @@ def _live() -> Iterator[Listener]:
                 progress.remove_task(tasks.pop(event["phase"]))
             line = _line(event)
             if line:
-                console.print(line, highlight=False, markup=False)
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
 
         yield listen
 

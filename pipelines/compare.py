@@ -179,7 +179,7 @@ class _Comparing:
             MeasureTask(run.corpus.layout.of([part]), part, twin, run.nodes[: self.reached], run.nodes)
             for part, twin in zip(run.parts, run.twins, strict=True)
         ]
-        with run.events.phase("compare.measure"):
+        with run.events.phase("compare: measure"):
             found = run.engine.map("curate.pipelines.compare:measure_part", tasks)
         self.offsets = np.cumsum([0, *[len(f[0]) for f in found]])
         self.rows, self.keys, self.sizes, self.grams, self.chosen = (
@@ -243,7 +243,7 @@ class _Comparing:
                         out,
                     )
                 )
-        with run.events.phase("compare.collect"):
+        with run.events.phase("compare: collect"):
             counts = run.engine.map("curate.pipelines.compare:collect_part", tasks)
         self.subset_counts = sum(counts)
         return [task.out for task in tasks]
@@ -251,7 +251,7 @@ class _Comparing:
     def _judge(self, tests: Mapping[str, pa.Table], spills: list[Path]) -> None:
         last = self.spec.draws + SUBSETS
         tasks = [JudgeTask(arm, spills, self.spec.order, tests) for arm in (last, *range(self.spec.draws))]
-        with self.run.events.phase("compare.judge"):
+        with self.run.events.phase("compare: judge"):
             bits = self.run.engine.map("curate.pipelines.compare:judge_arm", tasks)
         self.targets = []
         for name, test in tests.items():

@@ -205,7 +205,7 @@ def test_added_files_are_read_alone_by_what_needs_no_fit(pool: Path) -> None:
     write_rows(pool / "pool" / "0-more.parquet", more_rows())
     result = run(shouting(pool, min_bytes=20), pool / "run")
     assert result.outcome.computed_parts == 1
-    assert texts_read(pool / "run") == {"quarantine.apply + length.judge + shout.apply": 60}
+    assert texts_read(pool / "run") == {"quarantine + length + shout": 60}
     run(shouting(pool, min_bytes=20), pool / "fresh")
     assert published(pool / "run") == published(pool / "fresh")
     assert docs_without_place(pool / "run") == docs_without_place(pool / "fresh")
@@ -230,7 +230,7 @@ def test_an_incremental_refit_equals_a_fresh_run(pool: Path) -> None:
     run(recipe_for(pool), pool / "run")
     write_rows(pool / "pool" / "0-more.parquet", more_rows())
     run(recipe_for(pool), pool / "run")
-    assert texts_read(pool / "run")["quarantine.apply + overlap.apply + overlap.judge + length.judge"] == 60
+    assert texts_read(pool / "run")["quarantine + overlap + length"] == 60
     run(recipe_for(pool), pool / "fresh")
     assert published(pool / "run") == published(pool / "fresh")
     assert docs_without_place(pool / "run") == docs_without_place(pool / "fresh")
