@@ -236,7 +236,8 @@ def test_many_kills_at_random_moments_are_made_good(tmp_path: Path) -> None:
             victim = draw.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
             end_group(process, victim)
             said = process.communicate(timeout=60)[1]
-            assert process.returncode in (-victim, 130, 0), said
+            # -SIGABRT: the interruption came while DuckDB's own import was in C++, which ends the process
+            assert process.returncode in (-victim, -signal.SIGABRT, 130, 0), said
         if folder.exists():
             check_final_names(folder)
         if attempt % 4 == 3:
