@@ -14,6 +14,7 @@
 #include "simd.h"
 #include "text.h"
 #include "textstats.h"
+#include "zipfit.h"
 
 /* ---------------------------------------------------------------- the Arrow edge */
 
@@ -744,10 +745,83 @@ static PyMethodDef ngramlm_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---------------------------------------------------------------- zipfit */
+
+static int targets_are_whole(const curate_text *targets) {
+    for (int64_t row = 0; row < targets->length; row++) {
+        if (!text_is_null(targets, row)) continue;
+        PyErr_Format(PyExc_ValueError, "expected targets without nulls, got one at row %lld", (long long)row);
+        return 0;
+    }
+    return 1;
+}
+
+/* One allocation for all of it; the caller frees scratch->heads. */
+static int zipfit_scratch_hold(const curate_text *text, const curate_text *targets, zipfit_scratch *scratch) {
+    int64_t longest = longest_row(text) + longest_row(targets), all = 0;
+    if (targets->length) all = text_offset(targets, targets->length) - text_offset(targets, 0);
+    if (longest > ZIPFIT_MAX_BYTES || longest_row(targets) + ZIPFIT_PAD > ZIPFIT_MAX_BYTES) {
+        PyErr_Format(PyExc_ValueError,
+                     "expected a document and a target of at most %d bytes together, got %lld; split them first",
+                     (int)ZIPFIT_MAX_BYTES, (long long)longest);
+        return -1;
+    }
+    size_t room = (size_t)longest + ZIPFIT_PAD, spots = (size_t)all;
+    size_t bytes = (ZIPFIT_HEADS + 2 * room + spots) * sizeof(int32_t) + spots * sizeof(zipfit_spot) + room;
+    scratch->heads = PyMem_RawCalloc(1, bytes);
+    if (!scratch->heads) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    scratch->links = scratch->heads + ZIPFIT_HEADS;
+    scratch->inserted = scratch->links + room;
+    scratch->back = scratch->inserted + room;
+    scratch->spots = (zipfit_spot *)(scratch->back + spots);
+    scratch->bytes = (uint8_t *)(scratch->spots + spots);
+    return 0;
+}
+
+static PyObject *py_zipfit_measure(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *targets_source, *own_source, *joined_source, *result = NULL;
+    int level;
+    held_text held = {0}, targets = {0};
+    Py_buffer own = {0}, joined = {0};
+    zipfit_scratch scratch = {0};
+    if (!PyArg_ParseTuple(args, "OOiOO", &source, &targets_source, &level, &own_source, &joined_source)) return NULL;
+    if (level < 1 || level > 9) {
+        PyErr_Format(PyExc_ValueError, "expected a level from 1 to 9, got %d", level);
+        return NULL;
+    }
+    if (text_hold(source, &held) < 0 || text_hold(targets_source, &targets) < 0) goto done;
+    if (!targets_are_whole(&targets.text)) goto done;
+    if (buffer_hold(own_source, &own, 1, held.text.length * 8, "own") < 0) goto done;
+    if (buffer_hold(joined_source, &joined, 1, held.text.length * targets.text.length * 8, "joined") < 0) goto done;
+    if (check_aligned(&own, "own") < 0 || check_aligned(&joined, "joined") < 0) goto done;
+    if (zipfit_scratch_hold(&held.text, &targets.text, &scratch) < 0) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    zipfit_measure(&held.text, &targets.text, level, &scratch, own.buf, joined.buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_RawFree(scratch.heads);
+    if (joined.obj) PyBuffer_Release(&joined);
+    if (own.obj) PyBuffer_Release(&own);
+    text_drop(&targets);
+    text_drop(&held);
+    return result;
+}
+
+static PyMethodDef zipfit_methods[] = {
+    {"zipfit_measure", py_zipfit_measure, METH_VARARGS,
+     "zipfit_measure(text, targets, level, own, joined): bytes of raw DEFLATE of each row, and of it with each target."},
+    {NULL, NULL, 0, NULL},
+};
+
 /* ---------------------------------------------------------------- the module */
 
 static int module_exec(PyObject *module) {
-    PyMethodDef *const tables[] = {simd_methods, noise_methods, text_methods, ngrams_methods, ngramlm_methods};
+    PyMethodDef *const tables[] = {simd_methods, noise_methods, text_methods, ngrams_methods, ngramlm_methods,
+                                   zipfit_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
     return 0;
