@@ -24,6 +24,10 @@ from curate.stage import BYTES, IDENTITY, KEY, TEXT, WORDS, Context
 from curate.store import write_atomically
 
 
+#: Which columns of a score file name its rows, in the file's metadata: `select` carries them over.
+KEYS = b"curate.keys"
+
+
 def load_recipe(
     recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = (), *, base: Path | str = "."
 ) -> Recipe:
@@ -94,11 +98,8 @@ def score(
     if not getattr(cls, "scores", False) and ":" not in scorer:
         scorers = [name for name, found in registry.known().items() if getattr(found, "scores", False)]
         raise ConfigError(f"{scorer!r} is a stage but no scorer{did_you_mean(scorer, scorers)}")
-    named = (
-        targets
-        if isinstance(targets, Mapping)
-        else {"target": [targets] if isinstance(targets, str | Path) else list(targets)}
-    )
+    given = targets if isinstance(targets, Mapping) else {"target": targets}
+    named = {name: [files] if isinstance(files, str | Path) else list(files) for name, files in given.items()}
     raw: dict[str, Any] = {
         "corpus": {
             "paths": [str(p) for p in paths],
@@ -116,24 +117,16 @@ def score(
     with tempfile.TemporaryDirectory(prefix="curate-score-") as folder:
         runner = Run(recipe, Path(folder), workers=workers, events=Events(listener), publish=False)
         runner.execute()
-        columns = [
-            *([id] if id else []),
-            "file",
-            "row",
-            IDENTITY,
-            BYTES,
-            WORDS,
-            *([source] if source and source != id else []),
-        ]
-        columns += [n for n in runner.nodes[-1].columns() if n not in columns]
-        return _copy_docs(runner, columns, Path(out))
+        keys = list(dict.fromkeys(n for n in (id, "file", "row", IDENTITY, BYTES, WORDS, source) if n))
+        return _copy_docs(runner, keys, [n for n in runner.nodes[-1].columns() if n not in keys], Path(out))
 
 
-def _copy_docs(runner: Run, columns: list[str], out: Path) -> pa.Schema:
+def _copy_docs(runner: Run, keys: list[str], measures: list[str], out: Path) -> pa.Schema:
     """Write some columns of the wide table, in input order, as one file; atomically."""
+    columns = [*keys, *measures]
     files = sorted((runner.folder / "docs").glob("docs-*.parquet"))
-    schema = pq.read_schema(files[0])
-    schema = pa.schema([schema.field(n) for n in columns])
+    wide = pq.read_schema(files[0])
+    schema = pa.schema([wide.field(n) for n in columns], {KEYS: msgspec.json.encode(keys)})
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
@@ -190,7 +183,9 @@ def select(
             )
     with tempfile.TemporaryDirectory(prefix="curate-select-") as scratch:
         chosen = _decide(stage, keyed, reads, Path(scratch), workers)
-    keys = [n for n in ("id", "file", "row", IDENTITY, BYTES, WORDS, "source") if n in table.schema.names]
+    written = (table.schema.metadata or {}).get(KEYS)
+    known = msgspec.json.decode(written, type=list[str]) if written else ["id", "file", "row", IDENTITY, BYTES, WORDS, "source"]
+    keys = [n for n in known if n in table.schema.names]
     others = [n for n in reads if n in table.schema.names and n not in keys]
     result = table.select([*keys, *others]).take(chosen[DOC]).append_column("select_rank", chosen["rank"])
     for name in ("score", "target"):

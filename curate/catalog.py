@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,11 +60,11 @@ def readable(layout: Layout) -> bool:
 
 
 def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str]) -> dict[str, str]:
-    places = {
-        "docs": folder / "docs" / "docs-*.parquet",
-        **{n: folder / f"{n}.parquet" for n in _PARQUET[1:]},
+    names = {"docs": "docs/docs-*.parquet", **{n: f"{n}.parquet" for n in _PARQUET[1:]}}
+    views = {
+        name: f"SELECT * FROM read_parquet({literal(_plain(str(folder)) + '/' + file)}, hive_partitioning = false)"
+        for name, file in names.items()
     }
-    views = {name: f"SELECT * FROM read_parquet({literal(str(path))})" for name, path in places.items()}
     views["selected"] = f"{views['docs']} WHERE curate_keep"
     texts = _texts_view(columns, files, views["docs"]) if readable else None
     if texts:
@@ -78,25 +79,30 @@ def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | No
     for kind in sorted({_kind(f) for f in files}):
         paths = [f for f in files if _kind(f) == kind]
         if kind == "parquet":
-            listed = ", ".join(literal(p) for p in paths)
+            listed = ", ".join(literal(_plain(p)) for p in paths)
             branches.append(
-                f"SELECT filename AS file, file_row_number AS row, {column} AS text FROM read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true)"
+                f"SELECT filename AS file, file_row_number AS row, {column} AS text FROM read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true, hive_partitioning = false)"
             )
         elif kind == "jsonl":
             key = literal("$." + '"' + columns[0] + '"')
             branches += [
-                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, json_extract_string(json, {key}) AS text FROM read_ndjson_objects({literal(p)})"
+                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, json_extract_string(json, {key}) AS text FROM read_ndjson_objects({literal(_plain(p))})"
                 for p in paths
             ]
         elif kind in ("csv", "tsv"):
             delimiter = literal("\t" if kind == "tsv" else ",")
             branches += [
-                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, {column} AS text FROM read_csv({literal(p)}, header = true, all_varchar = true, delim = {delimiter}, quote = '\"', escape = '\"', parallel = false)"
+                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, {column} AS text FROM read_csv({literal(_plain(p))}, header = true, all_varchar = true, delim = {delimiter}, quote = '\"', escape = '\"', allow_quoted_nulls = false, parallel = false)"
                 for p in paths
             ]
         else:
             return None
     return f"SELECT d.doc, d.curate_identity, t.text FROM ({' UNION ALL '.join(branches)}) t JOIN ({docs}) d ON t.file = d.file AND t.row = d.row"
+
+
+def _plain(path: str) -> str:
+    """A path whose own characters DuckDB does not take for a pattern's."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _kind(file: str) -> str:
@@ -127,6 +133,8 @@ class OpenRun:
         """A DuckDB connection with the run's views; with `texts` also where DuckDB cannot read the text itself."""
         con = connect(self.folder / ".sql", 2, "2GB")
         lock = self.lock()
+        if "readable" not in lock.get("text", {}):
+            raise ConfigError(f"{self.folder} was made by another version of curate ({lock.get('curate')}); run its recipe again")
         views = _views(
             self.folder, lock["text"]["readable"], lock["text"]["columns"], [f[0] for f in lock["inputs"]]
         )

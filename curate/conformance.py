@@ -22,7 +22,7 @@ from curate import documents, registry
 from curate.errors import ConfigError, CurateError
 from curate.params import Problems, build
 from curate.plan import Node, NodeSpec
-from curate.stage import BASE_COLUMNS, IDENTITY, TEXT, Context, Target
+from curate.stage import BASE_COLUMNS, IDENTITY, REASON, TEXT, VALUE, Context, Target
 
 #: Texts that break things: empty, white space, accents, unspaced scripts, emoji, controls, a long one, copies.
 TEXTS = [
@@ -218,6 +218,9 @@ class _Subject:
                 assert not pc.any(pc.is_nan(values)).as_py(), (
                     f"{item.name!r} holds NaN: a score that failed is null"
                 )
+        if VALUE in out.schema.names and REASON in out.schema.names:
+            unsaid = pc.and_(pc.is_null(out[VALUE]), pc.is_null(out[REASON]))
+            assert not pc.any(unsaid).as_py(), "a score is null without a reason"
 
     def merge_is_associative(self) -> None:
         if "fit" not in self.node.verbs:

@@ -409,6 +409,7 @@ class Run:
                 counted = merged
                 closed = _guarded(node, "close", lambda: node.stage.close(counted, self.guides()))
                 write_table(state, closed, self.scratch)
+            self._say_notes(node)
         node.state = state
         if getattr(node.stage, "frozen", False):
             write_bytes(
@@ -452,11 +453,12 @@ class Run:
                 _guarded(node, "finish", lambda: self._scatter(node, node.stage.finish(frame)))
             finally:
                 frame.close()
+        self._say_notes(node)
+
+    def _say_notes(self, node: Node) -> None:
         for note in getattr(node.stage, "notes", list)():
-            self.warnings.append(note)
-            self.events.emit(
-                "warning" if "warning" in note.split(":")[0] else "note", text=f"{node.label}: {note}"
-            )
+            self.warnings.append(f"{node.label}: {note}")
+            self.events.emit("warning" if note.startswith("warning") else "note", text=f"{node.label}: {note}")
 
     def _frame_schema(self, node: Node, reads: Sequence[str]) -> pa.Schema:
         wide = {

@@ -70,7 +70,9 @@ class Dsir:
 
     def __init__(self, params: DsirParams, context: Context) -> None:
         if not context.targets:
-            raise ConfigError("dsir needs a target: targets: {maths: {guide: [guide.jsonl]}}")
+            raise ConfigError(
+                "dsir needs a target: --target FILE, or in a recipe targets: {maths: {guide: [guide.jsonl]}}"
+            )
         self.params = params
         self.spec = ngrams.NgramSpec(
             ngrams=params.ngrams, buckets=params.buckets, hash=params.hash, tokenizer=params.tokenizer,
@@ -80,6 +82,7 @@ class Dsir:
         self.frozen = params.state == "frozen"
         self.uses_seed = params.fit != "all"
         self._stream = randomness.stream(context.seed, "dsir", "fit")
+        self._notes: list[str] = []
         self._ratio: tuple[pa.Table | None, np.ndarray] = (None, np.empty((0, 0)))
 
     def fit_reads(self) -> list[str]:
@@ -118,8 +121,10 @@ class Dsir:
             )
         log_pool = np.log(pool / pool.sum() + EPSILON)
         columns = {"pool": pool}
+        self._notes = []
         for name in self.names:
             counts = ngrams.count(targets[name], self.spec)[0]
+            self._warn_of_a_small_guide(name, int(counts.sum()))
             if counts.sum() == 0:
                 raise DataError(
                     f"dsir: the guide of target {name!r} holds no n-gram (empty texts, or all below min_tokens)"
@@ -130,6 +135,18 @@ class Dsir:
             columns[f"target_{name}"] = counts
             columns[f"log_ratio_{name}"] = np.log(shares + EPSILON) - log_pool
         return pa.table(columns)
+
+    def _warn_of_a_small_guide(self, name: str, count: int) -> None:
+        """A bucket that the guide never fills weighs ln(1e-8) or so: with few n-grams that noise outweighs all else."""
+        if count < self.params.buckets and self.params.laplace == 0:
+            self._notes.append(
+                f"warning: the guide of target {name!r} has {count:,} n-grams for {self.params.buckets:,} buckets; so few "
+                "make a poor fit: add examples, or set laplace: 0.1 (docs/dsir.md has the measurements)"
+            )
+
+    def notes(self) -> list[str]:
+        """What the user should hear about the last fit."""
+        return list(self._notes)
 
     def _sampled(self, merged: pa.Table) -> np.ndarray:
         """The pool's counts: all, or of the smallest sample by identity that has as many n-grams as asked."""
