@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from select_twin import SCHEMA, Row, ask, random_rows, twin
 
+import curate
 from curate.errors import ConfigError, DataError
+from curate.pipelines import select
 from curate.pipelines.select import Select, SelectParams
 from curate.stage import BYTES, IDENTITY, WORDS, Context, Target, measure
 
@@ -530,3 +534,37 @@ def test_a_budget_in_bytes_of_documents_without_sizes_is_refused(tmp_path: Path)
     rows = rows_of(score=[1.0, 2.0], sizes=[None, None])
     with pytest.raises(ConfigError, match="needs each document's bytes, and 2 have none"):
         ask(rows, SCORED, tmp_path, by="score", budget="1MB")
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = [
+    block
+    for page in ("select.md", "dedup_exact.md")
+    for block in re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=lambda b: b.splitlines()[0][:40])
+def test_the_examples_of_the_pages_run_on_the_sample(block: str, store: Path, tmp_path: Path) -> None:
+    stages = yaml.safe_load(block)
+    sample = ROOT / "data_samples" / "small"
+    names = ("maths", "again") if "combine" in block else ("maths",)
+    recipe = {
+        "corpus": {"paths": [str(sample / "pool")], "id": "id", "source": "source"}, "name": "page", "seed": 1,
+        "targets": {name: {"guide": [str(sample / "guide.jsonl")]} for name in names}, "stages": [{"dsir": {"min_tokens": 3}}, *stages],
+    }  # fmt: skip
+    result = curate.run(recipe, run=tmp_path / "run", store=store, workers=1, publish=False)
+    assert 0 < result.outcome.kept < 599
+
+
+def test_every_reason_stands_on_the_page() -> None:
+    page = (ROOT / "docs" / "select.md").read_text(encoding="utf-8")
+    for reason in (select.NOT_WHERE, select.NO_SCORE, select.OUTSIDE, select.NO_SHARE, select.BELOW):
+        assert f"`{reason}`" in page
