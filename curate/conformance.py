@@ -102,9 +102,9 @@ class _Subject:
                         )
 
     def _state(self) -> pa.Table | None:
-        if "fit" not in self.node.verbs:
+        if not hasattr(self.stage, "close"):
             return None
-        merged = self.stage.merge([self._partial(self.pool)])
+        merged = self.stage.merge([self._partial(self.pool)]) if "fit" in self.node.verbs else None
         return self.stage.close(merged, {"guide": pa.chunked_array([GUIDE])})
 
     def _partial(self, pool: pa.RecordBatch) -> pa.Table:

@@ -320,6 +320,8 @@ class Run:
             if "fit" in node.verbs:
                 self._fit(node, pending)
                 pending = []
+            elif hasattr(node.stage, "close") and not hasattr(node.stage, "fit_part"):
+                self._close(node)
             elif node.label == documents.OVERLAP:
                 node.state = self.store / node.key / "state" / "targets.parquet"
                 if not node.state.exists():
@@ -417,6 +419,12 @@ class Run:
                 msgspec.json.encode([node.key, state.name, guides]),
                 self.scratch,
             )
+
+    def _close(self, node: Node) -> None:
+        """The state of a stage that learns from the targets alone: no pass, no barrier."""
+        node.state = self.store / node.key / "state" / f"{digest(self.targets_key)}.parquet"
+        if not node.state.exists():
+            write_table(node.state, _guarded(node, "close", lambda: node.stage.close(None, self.guides())), self.scratch)
 
     def _frozen(self, node: Node) -> Path | None:
         """The state that an earlier run of this folder froze, where its settings and targets are still the same."""

@@ -5,6 +5,7 @@ A stage is a class with a frozen `Params` struct and some of these verbs (docs/s
     fit_part(batches) -> partial       one pass over a part's rows that are still kept
     merge(partials) -> partial         associative and exact (integers)
     close(partial, targets) -> state   what `apply` needs, made once from the merged partial and the targets' texts
+                                       (without fit_part: from the targets alone, partial is None)
     apply(state, batch) -> columns     row-aligned measures; knows one batch and the state, nothing else
     judge(batch) -> keep, reason       row-wise verdict from columns; cheap, so a moved threshold reruns only this
     finish(frame) -> columns           all documents' columns at once, without text
