@@ -40,6 +40,22 @@ def find(by: ByFile, base: Path) -> Path:
     return path
 
 
+def check(by: ByFile, path: Path) -> None:
+    """Raise ConfigError where the file has no such columns, by its schema or header alone (jsonl has none)."""
+    try:
+        if path.suffix == ".parquet":
+            _known(by, path, pq.read_schema(path).names)
+        elif path.suffix in (".csv", ".tsv"):
+            with pyarrow.csv.open_csv(path, parse_options=_parse(path)) as reader:
+                _known(by, path, reader.schema.names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"by.file: {path}: expected a {path.suffix.lstrip('.')} file of scores: {error}") from error
+
+
+def _parse(path: Path) -> pyarrow.csv.ParseOptions:
+    return pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True)
+
+
 def content_hash(path: Path) -> str:
     """The hash of the file's bytes: a changed file is a new selection."""
     with open(path, "rb") as file:
@@ -68,17 +84,13 @@ def read(by: ByFile, path: Path) -> pa.Table:
 
 
 def _columns(by: ByFile, path: Path) -> pa.Table:
-    kind = path.suffix.lstrip(".")
-    if kind == "parquet":
-        _known(by, path, pq.read_schema(path).names)
+    check(by, path)
+    if path.suffix == ".parquet":
         return pq.read_table(path, columns=[by.id, by.column], partitioning=None).select([by.id, by.column])
-    if kind == "jsonl":
+    if path.suffix == ".jsonl":
         return _from_jsonl(by, path)
-    parse = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True)
-    with pyarrow.csv.open_csv(path, parse_options=parse) as reader:
-        _known(by, path, reader.schema.names)
     convert = pyarrow.csv.ConvertOptions(include_columns=[by.id, by.column], column_types={by.id: pa.string(), by.column: pa.string()})
-    return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
+    return pyarrow.csv.read_csv(path, parse_options=_parse(path), convert_options=convert)
 
 
 def _from_jsonl(by: ByFile, path: Path) -> pa.Table:

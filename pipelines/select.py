@@ -216,7 +216,12 @@ class Select:
     def finish_reads(self) -> list[str]:
         """The columns that the decision needs; ConfigError, naming the setting, for one that cannot work."""
         named: list[str] = []
-        expressions = [] if isinstance(self.params.by, ByFile) else self._columns
+        by = self.params.by
+        if isinstance(by, ByFile):
+            scorefile.check(by, scorefile.find(by, Path(self.context.base)))
+            expressions: list[str] = []
+        else:
+            expressions = [by] if by and self._columns == [in_query(by)] else self._columns
         wanted: list[tuple[str, str | None, Literal["DOUBLE", "BOOLEAN"] | None]] = [("by", e, "DOUBLE") for e in expressions]
         wanted += [("where", self.params.where, "BOOLEAN"), ("group_by", self._group and quote(self._group), None)]
         for setting, expression, result in wanted:

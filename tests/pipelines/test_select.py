@@ -470,7 +470,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"by": "score", "budget": 5, "how": "resample"}, "is not a log weight, so a resample needs a temperature"),
     ({"by": "scoer", "budget": 5}, "did you mean 'score'"),
     ({"by": "score +", "budget": 5}, "by: expected an SQL expression"),
-    ({"by": "sum(score)", "budget": 5}, r"the aggregate sum\(\)"),
+    ({"by": "sum(score)", "budget": 5}, r"by: the SQL expression 'sum.score.' holds the aggregate sum\(\)"),
     ({"by": "score + random()", "budget": 5}, "changes from run to run"),
     ({"by": "source", "budget": 5}, "expected numbers to rank by"),
     ({"by": "score", "where": "source", "budget": 5}, "where: expected true or false"),
@@ -493,6 +493,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"by": "score", "budget": 5, "combine": "max"}, "is one score; leave combine out"),
     ({"by": "w", "budget": 5}, "say how they combine"),
     ({"by": {"file": "missing.csv", "column": "s"}, "budget": 5}, "by.file: expected a file, got nothing"),
+    ({"by": {"file": "s.csv", "column": "sore"}, "budget": 5}, "by.column: s.csv has no column 'sore'; did you mean 'score'"),
 ]  # fmt: skip
 
 
@@ -502,12 +503,12 @@ def test_what_cannot_work_is_refused_before_anything_is_read(settings: dict[str,
         [(IDENTITY, pa.string()), (BYTES, pa.int64()), ("score", pa.float64()), ("source", pa.string()), ("perplexity", pa.float64()),
          ("valLoss", pa.float64()), measure("distance", pa.float64(), larger_is_better=False), *list(PER_TARGET)[-2:]]
     )  # fmt: skip
+    (tmp_path / "s.csv").write_text("id,score\na,1\n")
     context = Context("select", 7, TWO, str(tmp_path), None, schema)
 
     def build() -> None:
         stage = Select(msgspec.convert(settings, SelectParams), context)
         stage.finish_reads()
-        stage.extra_key()
 
     with pytest.raises((ConfigError, msgspec.ValidationError), match=message):
         build()
