@@ -20,6 +20,7 @@ STAGES: dict[str, type] = {}
 BUILT_IN = (
     "curate.documents",
     "curate.scorers.dsir",
+    "curate.scorers.zipfit",
     "curate.pipelines.length",
     "curate.pipelines.dedup_exact",
     "curate.pipelines.select",
