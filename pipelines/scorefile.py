@@ -128,7 +128,7 @@ def _known(by: ByFile, path: Path, names: list[str]) -> None:
 def _text(by: ByFile, path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return column.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise DataError(f"by.file: {path}: expected ids in {by.id!r}, got {column.type}: {error}") from error
 
 
@@ -137,7 +137,7 @@ def _numbers(by: ByFile, path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray
         column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), pc.utf8_trim_whitespace(column))
     try:
         return column.cast(pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise DataError(f"by.file: {path}: expected numbers in {by.column!r}, got {column.type}: {error}") from error
 
 

@@ -122,7 +122,7 @@ def twin(
     """The identities that must be chosen, best first, and the reason of every other."""
     s = dict(settings)
     how, combine, by = s.get("how", "top_k"), s.get("combine"), s.get("by")
-    columns = ([f"{by}_{t}" for t in weights] if combine else [by]) if by else []
+    columns = ([f"{by}_{t}" for t in weights or {}] if combine else [by]) if by else []
     sign = -1.0 if s.get("order") == "asc" else 1.0
     reasons: dict[str, str] = {}
     fit: list[tuple[Row, list[float]]] = []

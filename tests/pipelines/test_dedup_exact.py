@@ -50,7 +50,8 @@ def ask(rows: list[Row], tmp_path: Path, *, threads: int = 1, **settings: Any) -
         frame.close()
     assert said["doc"].to_pylist() == list(range(len(rows)))
     assert said.schema.names[1:] == stage.finish_fields().names
-    return said.drop_columns(["doc"]).to_pylist()
+    found: list[Row] = said.drop_columns(["doc"]).to_pylist()
+    return found
 
 
 def kept(rows: list[Row], tmp_path: Path, **settings: Any) -> list[str]:

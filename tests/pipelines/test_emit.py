@@ -21,6 +21,7 @@ import zstandard
 
 import curate
 from curate.pipelines import emit
+from curate.stage import IDENTITY
 
 ALL = [{"select": {"how": "random", "budget": "100%"}}]
 
@@ -65,7 +66,8 @@ def test_pyarrow_polars_and_duckdb_read_the_published_files(tmp_path: Path) -> N
     expected = sorted(table["text"].to_pylist())
     assert sorted(ds.dataset(data).to_table()["text"].to_pylist()) == expected
     assert sorted(pl.scan_parquet(str(data / "*.parquet")).collect()["text"].to_list()) == expected
-    assert sorted(r[0] for r in duckdb.sql(f"SELECT text FROM '{data}/*.parquet'").fetchall()) == expected
+    with duckdb.connect() as con:
+        assert sorted(r[0] for r in con.execute(f"SELECT text FROM '{data}/*.parquet'").fetchall()) == expected
     names = ds.dataset(data).schema.names
     assert names == ["id", "text", "source", "curate_identity", "curate_bytes", "curate_words", "curate_select_rank", "curate_select_score"]
 
@@ -221,8 +223,8 @@ def test_the_users_columns_survive_in_json_lines(tmp_path: Path) -> None:
 
 def test_the_order_in_which_pieces_were_spilled_does_not_show(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    schema = pa.schema([("text", pa.string()), (emit.IDENTITY, pa.string())])
-    rows = [{"text": f"t{k}", emit.IDENTITY: f"i{k % 40}", emit.ORDER: 1000 - k % 40} for k in range(50)]  # ten identities twice
+    schema = pa.schema([("text", pa.string()), (IDENTITY, pa.string())])
+    rows = [{"text": f"t{k}", IDENTITY: f"i{k % 40}", emit.ORDER: 1000 - k % 40} for k in range(50)]  # ten identities twice
     results = []
     for trial in range(3):
         path = tmp_path / f"{trial}.arrow"
@@ -236,7 +238,7 @@ def test_the_order_in_which_pieces_were_spilled_does_not_show(tmp_path: Path) ->
         emit.write_shard(emit.ShardTask(pieces, schema, out, "parquet"))
         results.append(out.read_bytes())
     assert results[0] == results[1] == results[2]
-    assert pq.read_table(tmp_path / "0.parquet")[emit.IDENTITY].to_pylist()[:2] == ["i39", "i38"]
+    assert pq.read_table(tmp_path / "0.parquet")[IDENTITY].to_pylist()[:2] == ["i39", "i38"]
 
 
 def test_a_second_run_finds_the_publication_there(tmp_path: Path) -> None:

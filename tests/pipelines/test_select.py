@@ -95,7 +95,7 @@ def test_a_budget_of_nothing_takes_nothing(tmp_path: Path) -> None:
 
 def test_an_empty_pool_and_a_pool_without_scores_give_nothing(tmp_path: Path) -> None:
     for how in ("top_k", "resample"):
-        more = {"temperature": 1.0} if how == "resample" else {}
+        more: dict[str, Any] = {"temperature": 1.0} if how == "resample" else {}
         assert ask([], SCORED, tmp_path, by="score", how=how, budget=3, **more).chosen == []
         assert ask(rows_of(score=[None, None]), SCORED, tmp_path, by="score", how=how, budget="50%", **more).chosen == []
 
@@ -135,7 +135,8 @@ def test_an_expression_is_not_computed_where_the_condition_is_false(tmp_path: Pa
 
 def test_columns_with_blanks_quotes_and_structs_can_be_ranked_by(tmp_path: Path) -> None:
     schema = pa.schema([*schema_of(**{"my score": pa.float64(), 'q"x': pa.int32()}), ("meta", pa.struct([("stars", pa.int64())]))])
-    rows = [r | {"meta": {"stars": s}} for r, s in zip(rows_of(**{"my score": [1.0, 2.0, 3.0], 'q"x': [5, 4, 3]}), [1, 9, 2], strict=True)]
+    columns: dict[str, Any] = {"my score": [1.0, 2.0, 3.0], 'q"x': [5, 4, 3]}
+    rows = [r | {"meta": {"stars": s}} for r, s in zip(rows_of(**columns), [1, 9, 2], strict=True)]
     assert ask(rows, schema, tmp_path, by="my score", budget=1).chosen == ["c"]
     assert ask(rows, schema, tmp_path, by='q"x', budget=1).chosen == ["a"]
     assert ask(rows, schema, tmp_path, by="docs.meta.stars + 0", budget=1).chosen == ["b"]
@@ -144,7 +145,8 @@ def test_columns_with_blanks_quotes_and_structs_can_be_ranked_by(tmp_path: Path)
 def test_columns_named_like_our_own_are_the_users(tmp_path: Path) -> None:
     schema = schema_of(**dict.fromkeys(["size", "value", "draw_0", "identity", "grp", "reason", "joined_score"], pa.float64()))
     names = ["size", "value", "draw_0", "identity", "grp", "reason", "joined_score"]
-    rows = rows_of(**{name: [1.0, 3.0, 2.0] for name in names})
+    columns: dict[str, Any] = {name: [1.0, 3.0, 2.0] for name in names}
+    rows = rows_of(**columns)
     for name in names:
         assert ask(rows, schema, tmp_path, by=f"{name} * 1", where=f"{name} < 3", budget=1).chosen == ["c"], name
 
@@ -247,7 +249,7 @@ def test_one_target_whose_column_bears_its_name_needs_no_combine(tmp_path: Path)
     schema = pa.schema([*schema_of(), measure("w_a", pa.float64(), means="log_weight")])
     rows = rows_of(w_a=[1.0, 2.0])
     for combine in (None, "max", "round_robin", "quota"):
-        more = {} if combine is None else {"combine": combine}
+        more: dict[str, Any] = {} if combine is None else {"combine": combine}
         assert ask(rows, schema, tmp_path, targets=TWO[:1], by="w", budget=1, **more).chosen == ["b"]
 
 
@@ -292,7 +294,7 @@ def test_choices_and_reasons_equal_those_of_the_slow_twin(settings: dict[str, An
             given["budget"] = 7  # below the floors, which is refused
         rows = random_rows(rng, int(rng.choice([8, 25, 60])))
         where = (lambda r: r[BYTES] > 0) if trial % 3 == 0 else None
-        more = {"where": f"{BYTES} > 0"} if where else {}
+        more: dict[str, Any] = {"where": f"{BYTES} > 0"} if where else {}
         weights = {"a": 3.0, "b": 1.0} if "combine" in given else None
         answer = ask(rows, SCHEMA, tmp_path, targets=TWO if weights else (), **given, **more)
         chosen, reasons = twin(rows, given, weights=weights, where=where)
@@ -310,7 +312,7 @@ def test_the_cut_is_exact_in_a_pool_too_large_to_guess(tmp_path: Path) -> None:
         sizes = rng.integers(0, 100, 4000)
         rows = [{"doc": i, IDENTITY: f"{h:08x}{i}", BYTES: int(sizes[i]), WORDS: 1, "score": float(values[i])} for i, h in enumerate(rng.integers(0, 2**32, 4000))]
         for budget in (1, 200, "29%", "10kB", 3999):
-            order = sorted(rows, key=lambda r: (-r["score"], r[IDENTITY]))
+            order: list[Row] = sorted(rows, key=lambda r: (-r["score"], r[IDENTITY]))
             if budget == "10kB":
                 filled = np.cumsum([r[BYTES] for r in order])
                 expected = [r[IDENTITY] for r, f in zip(order, filled, strict=True) if f <= 10_000]
@@ -414,7 +416,7 @@ def test_copies_of_one_identity_are_told_apart_by_their_whole_rows(tmp_path: Pat
     schema = schema_of(score=pa.float64(), source=pa.string())
     rows = rows_of(ids=["same"] * 6, score=[1.0] * 6, source=["p", "q", "r", "s", "t", "u"], sizes=[10, 20, 30, 40, 50, 60])
     for settings in ({"budget": 3}, {"budget": "70B"}, {"budget": 3, "how": "random"}, {"budget": 4, "group_by": "source", "ceiling": 1}):
-        by = {} if "how" in settings else {"by": "score"}
+        by: dict[str, Any] = {} if "how" in settings else {"by": "score"}
         picked = []
         for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4], [2, 0, 5, 4, 3, 1]):
             moved = [rows[i] | {"doc": place} for place, i in enumerate(order)]
