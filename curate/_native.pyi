@@ -77,5 +77,37 @@ def ngramlm_spell(model: tuple[object, ...], token: Buffer, out: LmArray, /) -> 
 
 # own int64[n], joined int64[n, m]: bytes of raw DEFLATE
 def zipfit_measure(
-    text: ArrowArray, targets: ArrowArray, level: int, own: Buffer, joined: Buffer, /
+    text: ArrowArray, targets: ArrowArray, level: int, own: LmArray, joined: LmArray, /
+) -> None: ...
+
+# (ngram, unit: 0 word 1 char 2 auto, hash: 0 mix64 1 sha1, scheme: 0 native 1 affine32 2 legacy, permutations, simd)
+MinhashSettings = tuple[int, int, int, int, int, int]
+
+# a, b: uint32, or uint64 for legacy, padded to a multiple of 32; signatures uint32[n, permutations]
+def minhash_signatures(
+    text: ArrowArray,
+    settings: MinhashSettings,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    signatures: NDArray[np.uint32],
+    shingles: NDArray[np.int64],
+    sums: NDArray[np.uint64],
+    /,
+) -> None: ...
+def minhash_sets(
+    text: ArrowArray, settings: MinhashSettings, values: NDArray[np.uint64], ends: NDArray[np.int64], /
+) -> int: ...
+def minhash_bands(
+    signatures: NDArray[np.uint32], permutations: int, bands: int, rows: int, keys: NDArray[np.uint64], /
+) -> None: ...
+def minhash_shared(
+    values: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    shared: NDArray[np.int64],
+    /,
+) -> None: ...
+def minhash_join(
+    parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64], /
 ) -> None: ...

@@ -89,9 +89,9 @@ def count(
         raise ConfigError(f"expected cell as uint8[{len(text)}], got {cell.dtype}{list(cell.shape)}")
     counts = np.zeros((cells, spec.buckets), np.int64)
     settings, cache = _settings(spec), _cache(spec)
-    for start, chunk in _chunks(text):
+    for start, chunk in chunks(text):
         part = None if cell is None else np.ascontiguousarray(cell[start : start + len(chunk)])
-        with _Blame(start):
+        with Blame(start):
             _native.ngrams_count(chunk, settings, cache, part, cells, counts)
     return counts
 
@@ -111,9 +111,9 @@ def score(text: pa.Array | pa.ChunkedArray, spec: NgramSpec, log_ratio: Float64)
     by_bucket = np.ascontiguousarray(log_ratio.T, np.float64)  # one bucket's targets share a cache line
     scores, tokens = np.empty((len(text), targets)), np.empty(len(text), np.int64)
     settings, cache = _settings(spec), _cache(spec)
-    for start, chunk in _chunks(text):
+    for start, chunk in chunks(text):
         rows = slice(start, start + len(chunk))
-        with _Blame(start):
+        with Blame(start):
             _native.ngrams_score(chunk, settings, cache, by_bucket, targets, scores[rows], tokens[rows])
     return scores, tokens
 
@@ -140,14 +140,14 @@ def ngrams_of(tokens: Int64, n: int) -> Int64:
 def text_stats(text: pa.Array | pa.ChunkedArray) -> tuple[Int64, Int64]:
     """Return bytes of UTF-8 and words (as `len(str.split())`) per row, both int64[n]; 0 and 0 for null."""
     sizes, words = np.empty(len(text), np.int64), np.empty(len(text), np.int64)
-    for start, chunk in _chunks(text):
+    for start, chunk in chunks(text):
         rows = slice(start, start + len(chunk))
-        with _Blame(start):
-            _native.text_stats(chunk, _simd(), sizes[rows], words[rows])
+        with Blame(start):
+            _native.text_stats(chunk, simd(), sizes[rows], words[rows])
     return sizes, words
 
 
-class _Blame:
+class Blame:
     """Turns the kernel's complaints into ours, and says from which row of the column they count."""
 
     def __init__(self, start: int) -> None:
@@ -164,17 +164,17 @@ class _Blame:
             raise DataError(f"text column: {error}{where}") from error
 
 
-def _chunks(text: pa.Array | pa.ChunkedArray) -> Iterator[tuple[int, pa.Array]]:
+def chunks(text: pa.Array | pa.ChunkedArray) -> Iterator[tuple[int, pa.Array]]:
     """Yield the chunks, each with the number of its first row; O(1) checks of their buffers' sizes."""
     start = 0
     for chunk in text.chunks if isinstance(text, pa.ChunkedArray) else [text]:
-        with _Blame(start):
+        with Blame(start):
             chunk.validate()
         yield start, chunk
         start += len(chunk)
 
 
-def _simd() -> int:
+def simd() -> int:
     """Return the instruction sets to use: all of the processor's, or the level that CURATE_SIMD names."""
     features = _native.simd_features()
     level = os.environ.get("CURATE_SIMD")
@@ -193,7 +193,7 @@ def _settings(spec: NgramSpec) -> _native.Settings:
         spec.min_tokens,
         int(spec.tokenizer == "chars"),
         int(spec.char_class == "regex"),
-        _simd(),
+        simd(),
     )
 
 

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "arrow_abi.h"
+#include "minhash.h"
 #include "ngramlm.h"
 #include "ngrams.h"
 #include "noise.h"
@@ -817,11 +818,238 @@ static PyMethodDef zipfit_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---------------------------------------------------------------- minhash */
+
+typedef struct {
+    held_text held;
+    held_arrays arrays;
+    minhash_spec spec;
+    minhash_scratch *scratch;
+} minhash_call;
+
+/* settings = (ngram, unit, hash, scheme, permutations, simd), as curate.minhash writes them. */
+static int minhash_settings(PyObject *settings, minhash_spec *spec) {
+    if (!PyArg_ParseTuple(settings, "iiiiii", &spec->ngram, &spec->unit, &spec->hash, &spec->scheme,
+                          &spec->permutations, &spec->simd))
+        return -1;
+    spec->simd &= simd_features();
+    if (spec->ngram < 1 || spec->ngram > MINHASH_MAX_NGRAM || spec->permutations < 1 ||
+        spec->permutations > MINHASH_MAX_PERMUTATIONS || spec->unit < MINHASH_WORD || spec->unit > MINHASH_AUTO ||
+        spec->hash < MINHASH_MIX64 || spec->hash > MINHASH_SHA1 || spec->scheme < MINHASH_AFFINE ||
+        spec->scheme > MINHASH_LEGACY) {
+        PyErr_Format(PyExc_ValueError,
+                     "expected ngram in 1..64, permutations in 1..2048, and known words for unit, hash and scheme, "
+                     "got %d, %d, %d, %d and %d",
+                     spec->ngram, spec->permutations, spec->unit, spec->hash, spec->scheme);
+        return -1;
+    }
+    return 0;
+}
+
+static int minhash_hold(PyObject *source, PyObject *settings, minhash_call *call) {
+    if (minhash_settings(settings, &call->spec) < 0 || text_hold(source, &call->held) < 0) return -1;
+    int64_t longest = longest_row(&call->held.text);
+    if (longest > TOKENS_MAX_BYTES) {
+        PyErr_Format(PyExc_ValueError, "expected documents of at most %lld bytes, got one of %lld; split it first",
+                     (long long)TOKENS_MAX_BYTES, (long long)longest);
+        return -1;
+    }
+    /* A shingle of characters is as long as they are; words stand one space apart, as they did or nearer. */
+    size_t lower = (size_t)tokens_lower_bytes(longest);
+    call->scratch = PyMem_RawMalloc(sizeof *call->scratch + lower + (call->spec.hash == MINHASH_SHA1 ? lower : 0));
+    if (!call->scratch) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    call->scratch->stream.lower = (uint8_t *)(call->scratch + 1);
+    call->scratch->joined = call->scratch->stream.lower + lower;
+    return 0;
+}
+
+static void minhash_drop(minhash_call *call) {
+    PyMem_RawFree(call->scratch);
+    arrays_drop(&call->arrays);
+    text_drop(&call->held);
+}
+
+/* The parameters of the permutations, padded to whole blocks: uint32 or, for the legacy scheme, uint64. */
+static int minhash_parameters(PyObject *a_source, PyObject *b_source, minhash_call *call) {
+    int legacy = call->spec.scheme == MINHASH_LEGACY;
+    int64_t k = (call->spec.permutations + MINHASH_BLOCK - 1) / MINHASH_BLOCK * MINHASH_BLOCK;
+    Py_buffer *a = array_hold(&call->arrays, a_source, 0, legacy ? 8 : 4, k, "a");
+    if (!a) return -1;
+    Py_buffer *b = array_hold(&call->arrays, b_source, 0, legacy ? 8 : 4, k, "b");
+    if (!b) return -1;
+    if (legacy) call->spec.a64 = a->buf, call->spec.b64 = b->buf;
+    else call->spec.a32 = a->buf, call->spec.b32 = b->buf;
+    return 0;
+}
+
+static PyObject *py_minhash_signatures(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *settings, *a, *b, *signatures_source, *shingles_source, *sums_source, *result = NULL;
+    minhash_call call = {.scratch = NULL};
+    if (!PyArg_ParseTuple(args, "OO!OOOOO", &source, &PyTuple_Type, &settings, &a, &b, &signatures_source,
+                          &shingles_source, &sums_source))
+        return NULL;
+    if (minhash_hold(source, settings, &call) < 0 || minhash_parameters(a, b, &call) < 0) goto done;
+    int64_t rows = call.held.text.length;
+    Py_buffer *signatures =
+        array_hold(&call.arrays, signatures_source, 1, 4, rows * call.spec.permutations, "signatures");
+    if (!signatures) goto done;
+    Py_buffer *shingles = array_hold(&call.arrays, shingles_source, 1, 8, rows, "shingles");
+    if (!shingles) goto done;
+    Py_buffer *sums = array_hold(&call.arrays, sums_source, 1, 8, rows, "sums");
+    if (!sums) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    minhash_signatures(&call.held.text, &call.spec, signatures->buf, shingles->buf, sums->buf, call.scratch);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    minhash_drop(&call);
+    return result;
+}
+
+static PyObject *py_minhash_sets(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *settings, *values_source, *ends_source, *result = NULL;
+    minhash_call call = {.scratch = NULL};
+    int64_t written;
+    if (!PyArg_ParseTuple(args, "OO!OO", &source, &PyTuple_Type, &settings, &values_source, &ends_source)) return NULL;
+    if (minhash_hold(source, settings, &call) < 0) goto done;
+    int64_t rows = call.held.text.length;
+    int64_t bytes = text_offset(&call.held.text, rows) - text_offset(&call.held.text, 0);
+    Py_buffer *values = array_hold(&call.arrays, values_source, 1, 8, bytes + rows, "values");
+    if (!values) goto done;
+    Py_buffer *ends = array_hold(&call.arrays, ends_source, 1, 8, rows, "ends");
+    if (!ends) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    written = minhash_sets(&call.held.text, &call.spec, values->buf, ends->buf, call.scratch);
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromLongLong(written);
+done:
+    minhash_drop(&call);
+    return result;
+}
+
+static PyObject *py_minhash_bands(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *signatures_source, *keys_source, *result = NULL;
+    int permutations, bands, per_band;
+    held_arrays held = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OiiiO", &signatures_source, &permutations, &bands, &per_band, &keys_source))
+        return NULL;
+    if (permutations < 1 || permutations > MINHASH_MAX_PERMUTATIONS || bands < 1 || per_band < 1 ||
+        bands > permutations / per_band) {
+        PyErr_Format(PyExc_ValueError, "expected bands * rows of at most %d permutations, got %d * %d", permutations,
+                     bands, per_band);
+        return NULL;
+    }
+    Py_buffer *signatures = array_hold(&held, signatures_source, 0, 4, 0, "signatures");
+    if (!signatures) goto done;
+    int64_t rows = signatures->len / 4 / permutations;
+    Py_buffer *keys = array_hold(&held, keys_source, 1, 8, rows * bands, "keys");
+    if (!keys) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    minhash_bands(signatures->buf, rows, permutations, bands, per_band, keys->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&held);
+    return result;
+}
+
+/* Every name of a set or member is in 0 .. count - 1. */
+static int check_names(const Py_buffer *names, int64_t count) {
+    const int64_t *name = names->buf;
+    for (int64_t i = 0; i < names->len / 8; i++) {
+        if (name[i] >= 0 && name[i] < count) continue;
+        PyErr_Format(PyExc_ValueError, "expected numbers below %lld, got %lld at %lld", (long long)count,
+                     (long long)name[i], (long long)i);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *py_minhash_shared(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *values_source, *starts_source, *left_source, *right_source, *shared_source, *result = NULL;
+    held_arrays held = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OOOOO", &values_source, &starts_source, &left_source, &right_source, &shared_source))
+        return NULL;
+    Py_buffer *values = array_hold(&held, values_source, 0, 8, 0, "values");
+    if (!values) goto done;
+    Py_buffer *starts = array_hold(&held, starts_source, 0, 8, 1, "starts");
+    if (!starts) goto done;
+    Py_buffer *left = array_hold(&held, left_source, 0, 8, 0, "left");
+    if (!left) goto done;
+    Py_buffer *right = array_hold(&held, right_source, 0, 8, left->len / 8, "right");
+    if (!right) goto done;
+    Py_buffer *shared = array_hold(&held, shared_source, 1, 8, left->len / 8, "shared");
+    if (!shared) goto done;
+    int64_t sets = starts->len / 8 - 1, before = 0;
+    for (int64_t i = 0; i <= sets; i++) {
+        int64_t start = ((const int64_t *)starts->buf)[i];
+        if (start < before || start > values->len / 8) {
+            PyErr_Format(PyExc_ValueError, "expected starts that never decrease, inside 'values', got %lld at %lld",
+                         (long long)start, (long long)i);
+            goto done;
+        }
+        before = start;
+    }
+    if (check_names(left, sets) < 0 || check_names(right, sets) < 0) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    minhash_shared(values->buf, starts->buf, left->buf, right->buf, left->len / 8, shared->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&held);
+    return result;
+}
+
+static PyObject *py_minhash_join(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *parent_source, *left_source, *right_source, *result = NULL;
+    held_arrays held = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OOO", &parent_source, &left_source, &right_source)) return NULL;
+    Py_buffer *parent = array_hold(&held, parent_source, 1, 8, 0, "parent");
+    if (!parent) goto done;
+    Py_buffer *left = array_hold(&held, left_source, 0, 8, 0, "left");
+    if (!left) goto done;
+    Py_buffer *right = array_hold(&held, right_source, 0, 8, left->len / 8, "right");
+    if (!right) goto done;
+    int64_t members = parent->len / 8;
+    for (int64_t i = 0; i < members; i++) {
+        int64_t above = ((const int64_t *)parent->buf)[i];
+        if (above < 0 || above > i) {
+            PyErr_Format(PyExc_ValueError, "expected a parent of %lld from 0 to itself, got %lld", (long long)i,
+                         (long long)above);
+            goto done;
+        }
+    }
+    if (check_names(left, members) < 0 || check_names(right, members) < 0) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    minhash_join(parent->buf, left->buf, right->buf, left->len / 8);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&held);
+    return result;
+}
+
+static PyMethodDef minhash_methods[] = {
+    {"minhash_signatures", py_minhash_signatures, METH_VARARGS,
+     "minhash_signatures(text, settings, a, b, signatures, shingles, sums): a signature per row."},
+    {"minhash_sets", py_minhash_sets, METH_VARARGS,
+     "minhash_sets(text, settings, values, ends): each row's different shingles, ascending; returns how many."},
+    {"minhash_bands", py_minhash_bands, METH_VARARGS,
+     "minhash_bands(signatures, permutations, bands, rows, keys): a hash of each band of each signature."},
+    {"minhash_shared", py_minhash_shared, METH_VARARGS,
+     "minhash_shared(values, starts, left, right, shared): how many values pairs of sets have in common."},
+    {"minhash_join", py_minhash_join, METH_VARARGS, "minhash_join(parent, left, right): union-find."},
+    {NULL, NULL, 0, NULL},
+};
+
 /* ---------------------------------------------------------------- the module */
 
 static int module_exec(PyObject *module) {
-    PyMethodDef *const tables[] = {simd_methods, noise_methods, text_methods, ngrams_methods, ngramlm_methods,
-                                   zipfit_methods};
+    PyMethodDef *const tables[] = {simd_methods, noise_methods,   text_methods,  ngrams_methods,
+                                   ngramlm_methods, minhash_methods, zipfit_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
     return 0;

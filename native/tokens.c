@@ -280,10 +280,15 @@ CURATE_INLINE int64_t write_positions(uint64_t bits, uint32_t base, uint32_t *ou
 CURATE_INLINE void block_finish(token_stream *stream, const block *found) {
     int64_t n = found->bytes_out;
     uint64_t valid = low_bits(n), starts, ends;
-    if (stream->rules.chars) {
+    if (stream->rules.chars == TOKENS_CHARS) {
         uint64_t inside = ~found->space & valid;
         starts = found->lead & inside;
         ends = found->lead & (inside << 1 | stream->carry_first) & valid;
+        stream->carry_first = inside >> (n - 1) & 1;
+    } else if (stream->rules.chars == TOKENS_WORDS) {
+        uint64_t inside = ~found->space & valid, before = inside << 1 | stream->carry_first;
+        starts = inside & ~before;
+        ends = ~inside & before & valid;
         stream->carry_first = inside >> (n - 1) & 1;
     } else {
         uint64_t word = found->word & valid, other = ~(found->word | found->space) & valid;

@@ -4,6 +4,7 @@
  *          wordpunct  maximal runs of word characters, and maximal runs of characters neither word nor space
  *                     (re.findall(r"\w+|[^\w\s]+"))
  *          chars      each character that is not space
+ *          words      maximal runs of characters that are not space (str.split())
  *   \w \s  as in `re` or as in `regex`, Unicode 14 (unicode_tables.h)
  *
  * A byte that is not part of well-formed UTF-8 is kept, as one character of punctuation; callers validate first, this
@@ -31,8 +32,10 @@ enum {
 };
 #define TOKENS_MAX_BYTES ((int64_t)INT32_MAX)
 
+enum { TOKENS_WORDPUNCT = 0, TOKENS_CHARS = 1, TOKENS_WORDS = 2 };
+
 typedef struct {
-    int chars;        /* 0 wordpunct, 1 chars */
+    int chars;        /* TOKENS_* */
     int regex_class;  /* 0 `re`, 1 `regex` */
     int simd;         /* SIMD_* bits that may be used */
 } token_rules;
@@ -43,7 +46,7 @@ typedef struct {
     int64_t length, at;
     uint8_t *lower;
     int64_t lower_length;
-    uint64_t carry_first, carry_second; /* 1 if the last byte was inside a word (a token, for chars) / punctuation */
+    uint64_t carry_first, carry_second; /* 1 if the last byte was inside a word (a token, but for wordpunct) / punctuation */
     int64_t n_starts, n_ends;           /* starts and ends known, history included */
     int64_t history;                    /* the first `history` tokens were handed out in the batch before */
     uint32_t starts[TOKENS_HISTORY + TOKENS_BATCH + TOKENS_SLACK];
