@@ -227,6 +227,16 @@ def sweep(run_folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+@contextmanager
+def emptied(folder: Path) -> Iterator[None]:
+    """A scratch folder, emptied before and after a block, however it ends."""
+    empty(folder)
+    try:
+        yield
+    finally:
+        empty(folder)
+
+
 def empty(folder: Path) -> None:
     """Remove what a killed run left in its scratch folder."""
     shutil.rmtree(folder, ignore_errors=True)
