@@ -9,6 +9,7 @@ the work is done by native/zipfit.c. zstd and lz4 go through their libraries, wh
 
 from __future__ import annotations
 
+import importlib
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -23,7 +24,6 @@ from curate.errors import ConfigError, DataError
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
-Text = pa.Array | pa.ChunkedArray
 
 #: Bytes that a container adds to the raw stream: header and checksum (RFC 1952, RFC 1950, none).
 CONTAINER_BYTES = {"gzip": 18, "zlib": 6, "deflate": 0}
@@ -65,12 +65,14 @@ class Compressor(msgspec.Struct, frozen=True):
         return f"{self.name} {version}"
 
 
-def lengths(text: Text, compressor: Compressor) -> Int64:
+def lengths(text: pa.Array | pa.ChunkedArray, compressor: Compressor) -> Int64:
     """Bytes of each text compressed, container included: int64[n], -1 for null."""
     return joined(text, pa.array([], pa.string()), compressor)[0]
 
 
-def joined(text: Text, targets: Text, compressor: Compressor) -> tuple[Int64, Int64]:
+def joined(
+    text: pa.Array | pa.ChunkedArray, targets: pa.Array | pa.ChunkedArray, compressor: Compressor
+) -> tuple[Int64, Int64]:
     """Bytes of each text compressed, int64[n], and of it followed by each target, int64[n, m]; -1 for a null text.
 
     Nothing stands between text and target. Cost: about that of compressing each target once per text, without the text
@@ -83,7 +85,9 @@ def joined(text: Text, targets: Text, compressor: Compressor) -> tuple[Int64, In
     return own, pairs
 
 
-def similarity(text: Text, targets: Text, compressor: Compressor) -> Float64:
+def similarity(
+    text: pa.Array | pa.ChunkedArray, targets: pa.Array | pa.ChunkedArray, compressor: Compressor
+) -> Float64:
     """The mean over targets of 1 - NCD(text, target): float64[n], NaN for null. Larger is more alike.
 
     NCD(x, t) = (C(xt) - min(C(x), C(t))) / max(C(x), C(t)), with C the compressed bytes (Li et al. 2004; as a score for
@@ -141,7 +145,8 @@ def _library(compressor: Compressor) -> Callable[[bytes], bytes]:
     if compressor.name == "lz4":
         frame, level = _import_lz4().frame, compressor.level
         return lambda data: frame.compress(data, compression_level=level)  # type: ignore[no-any-return]
-    return _import_zstandard().ZstdCompressor(level=compressor.level).compress  # type: ignore[no-any-return]
+    compress: Callable[[bytes], bytes] = _import_zstandard().ZstdCompressor(level=compressor.level).compress
+    return compress
 
 
 def _import_zstandard() -> Any:
@@ -152,13 +157,13 @@ def _import_zstandard() -> Any:
 
 def _import_lz4() -> Any:
     try:
-        import lz4.frame
+        importlib.import_module("lz4.frame")
+        return importlib.import_module("lz4")
     except ImportError as error:
         raise ConfigError("compressor lz4 needs the package lz4; install it with: pip install lz4") from error
-    return lz4
 
 
-def _one_chunk(texts: Text, what: str) -> pa.Array:
+def _one_chunk(texts: pa.Array | pa.ChunkedArray, what: str) -> pa.Array:
     """The texts as one array without nulls."""
     whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     if whole.null_count:
@@ -168,7 +173,7 @@ def _one_chunk(texts: Text, what: str) -> pa.Array:
     return whole
 
 
-def _slices(text: Text, targets: int) -> Iterator[tuple[slice, pa.Array]]:
+def _slices(text: pa.Array | pa.ChunkedArray, targets: int) -> Iterator[tuple[slice, pa.Array]]:
     """The texts in pieces of one chunk each, small enough that their lengths fit in _CELLS."""
     most = max(1, _CELLS // max(1, targets))
     start = 0
