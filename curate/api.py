@@ -23,7 +23,6 @@ from curate.runner import Outcome, Run
 from curate.stage import BYTES, IDENTITY, KEY, TEXT, WORDS, Context
 from curate.store import write_atomically
 
-
 #: Which columns of a score file name its rows, in the file's metadata: `select` carries them over.
 KEYS = b"curate.keys"
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curate import records
 from curate.corpus import Layout, Part, read_part
 from curate.documents import QUARANTINED
 from curate.engine import in_order
@@ -71,7 +72,8 @@ def columns_of(layout: Layout, nodes: Sequence[Node]) -> pa.Schema:
     user = [item for item in layout.schema if item.name not in layout.text_columns]
     fields = [pa.field("doc", pa.int64()), pa.field(IDENTITY, pa.string()), pa.field("file", pa.string()), pa.field("row", pa.int64()), *user]
     for node in nodes:
-        fields += [item for name, item in node.columns().items() if name not in _HIDDEN and name != IDENTITY]
+        unlisted = {node.column(name) for name in getattr(node.stage, "unlisted", ())}
+        fields += [item for name, item in node.columns().items() if name not in (*_HIDDEN, *unlisted) and name != IDENTITY]
     fields += [pa.field(KEPT, pa.bool_()), pa.field(DROP_STAGE, pa.string()), pa.field(DROP_REASON, pa.string())]
     return pa.schema(fields)
 
@@ -89,7 +91,7 @@ def write(run: Run) -> Wide:
     funnel = read_table(folder / "_funnel.parquet")
     counts = {row["part"]: row["rows"] for row in read_table(folder / "_rows.parquet").to_pylist()}
     wide = _balanced(run, folder, key, funnel, counts)
-    run.write_parts(counts)
+    records.write_parts(run, counts)
     write_table(run.folder / "funnel.parquet", funnel, run.scratch)
     point(run.folder / "docs", f".docs/{key}")
     for old in (run.folder / ".docs").iterdir():
@@ -211,7 +213,8 @@ def _stored(node: Node, name: str) -> dict[str, pa.ChunkedArray]:
     """All stored columns of a node for a part, by field name."""
     found: dict[str, pa.ChunkedArray] = {}
     if node.measures is not None:
-        pair = node.sidecars().read(name)
+        unlisted = getattr(node.stage, "unlisted", ())
+        pair = node.sidecars().read(name, [n for n in node.fields().names if n not in unlisted])
         if pair is None:
             raise InternalError(f"the sidecar of {node.label!r} for part {name} is missing")
         found |= {n: pair[0][n] for n in pair[0].schema.names}

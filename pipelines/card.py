@@ -36,7 +36,7 @@ def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], fol
 
 
 def _versions() -> dict[str, str]:
-    from curate.runner import versions
+    from curate.records import versions
 
     return versions()
 
@@ -52,7 +52,7 @@ def _resolved(run: Run) -> dict[str, Any]:
     return {
         "name": recipe.name, "seed": recipe.seed, "text": recipe.corpus.text, "view": recipe.corpus.view, "id": recipe.corpus.id,
         "source": recipe.corpus.source, "targets": {name: {"weight": spec.weight} for name, spec in recipe.targets.items()},
-        "targets_hash": run.targets_key,
+        "targets_hash": run.targets.key,
         "stages": [{"stage": _without_folders(s.stage), "as": s.label, **_settings(s)} for s in recipe.stages],
     }  # fmt: skip
 
@@ -103,7 +103,7 @@ def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int) -> str:
     lines += ["", "## How", "", f"Seed {run.recipe.seed}. Stages, in order, with every setting:", "", "```yaml",
               yaml.safe_dump([{_without_folders(s.stage): {"as": s.label, **_settings(s)}} for s in run.recipe.stages], sort_keys=False, allow_unicode=True).strip(), "```"]  # fmt: skip
     if run.recipe.targets:
-        lines += ["", "Targets: " + ", ".join(f"{name} ({run.targets[name]['guide'].num_rows} guide documents)" for name in run.recipe.targets) + "."]
+        lines += ["", "Targets: " + ", ".join(f"{name} ({run.targets.splits[name]['guide'].num_rows} guide documents)" for name in run.recipe.targets) + "."]
     lines += _training(run, spec)
     lines += ["", "Versions: " + ", ".join(f"{name} {value}" for name, value in _versions().items()) + ".", "",
               "Columns that begin with `curate_` are this selection's measures; the others are the pool's own. Rows are in a seeded random order.", ""]  # fmt: skip

@@ -166,7 +166,7 @@ class _Comparing:
         spills = self._collect()
         tests = {
             name: splits["test"].select([TEXT])
-            for name, splits in self.run.targets.items()
+            for name, splits in self.run.targets.splits.items()
             if "test" in splits
         }
         self._judge(tests, spills)

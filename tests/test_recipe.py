@@ -170,7 +170,7 @@ def test_a_stage_before_the_one_whose_column_it_reads_is_told(folder: Path) -> N
 
 def test_a_scorer_without_a_target_says_what_to_write(folder: Path) -> None:
     found = problem_of(folder, "corpus: {paths: [pool]}\nstages: [dsir]")
-    assert found == "stages[0].dsir: dsir needs a target: targets: {maths: {guide: [guide.jsonl]}}"
+    assert found == "stages[0].dsir: dsir needs a target: --target FILE, or in a recipe targets: {maths: {guide: [guide.jsonl]}}"
 
 
 def test_a_key_written_twice_is_refused_with_its_line(folder: Path) -> None:

@@ -1,0 +1,194 @@
+"""What stands around a stage's `finish`: all documents' columns brought together, and its answer taken apart again.
+
+Columns pass through here part by part, so that no more than one part's rows are held however large the corpus is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.corpus import Part, file_location, read_part
+from curate.errors import DataError, InternalError, StageError
+from curate.frame import DOC, Frame
+from curate.gather import gathered
+from curate.plan import Node, kept_by, stored_column, wide_columns
+from curate.rowhash import HashTask
+from curate.stage import IDENTITY
+from curate.store import digest, write_bytes, write_table
+
+if TYPE_CHECKING:
+    from curate.runner import Run
+
+
+def finish(run: Run, node: Node) -> None:
+    """Show a stage all documents' columns at once and scatter what it says over the parts."""
+    reads = list(dict.fromkeys(node.stage.finish_reads()))
+    frame = Frame(
+        _frame_schema(run, node, reads),
+        _frame_batches(run, node, reads),
+        lambda docs: _row_hashes(run, docs),
+        gather=lambda docs: gathered(run, node, docs),
+        scratch=run.scratch,
+        threads=run.workers,
+    )
+    try:
+        _scatter(run, node, node.stage.finish(frame))
+    finally:
+        frame.close()
+
+
+def _frame_schema(run: Run, node: Node, reads: Sequence[str]) -> pa.Schema:
+    wide = {
+        n: item for earlier in run.nodes[: node.position + 1] for n, item in earlier.columns().items()
+    }
+    fields = [pa.field(DOC, pa.int64())]
+    for name in reads:
+        item = wide[name] if name in wide else run.corpus.layout.schema.field(name)
+        fields.append(pa.field(name, item.type))
+    return getattr(node.stage, "prepared", lambda schema: schema)(pa.schema(fields))
+
+
+def _frame_batches(run: Run, node: Node, reads: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """For each part, the columns of the rows that earlier stages kept."""
+    prepare = getattr(node.stage, "prepare", None)
+    for part, name in zip(run.parts, run.names, strict=True):
+        table = part_columns(run, part, name, reads, node.position)
+        for batch in table.combine_chunks().to_batches():
+            yield prepare(batch) if prepare else batch
+
+
+def part_columns(run: Run, part: Part, name: str, reads: Sequence[str], position: int) -> pa.Table:
+    """`doc` and some columns of the wide table for the rows of a part that nodes before `position` kept."""
+    wide = wide_columns(run.nodes[: position + 1])
+    rows = rows_of(run, part, name)
+    keep = np.ones(rows, bool)
+    for earlier in run.nodes[:position]:
+        keep &= kept_by(earlier, name, rows)
+    index = np.flatnonzero(keep)
+    columns: dict[str, Any] = {DOC: pa.array((part.number << 32) + index)}
+    user = [n for n in reads if n not in wide]
+    if user:
+        batches = list(read_part(run.corpus.layout, part, columns=user, text=False))
+        table = pa.Table.from_batches(batches) if batches else None
+    for column in reads:
+        if column in wide:
+            values = stored_column(wide[column][0], name, wide[column][1])
+        else:
+            values = (
+                table[column]
+                if table is not None
+                else pa.chunked_array([], run.corpus.layout.schema.field(column).type)
+            )
+        columns[column] = values if len(index) == rows else values.take(pa.array(index))
+    return pa.table(columns)
+
+
+def rows_of(run: Run, part: Part, name: str) -> int:
+    """How many rows a part has: known once the first pass has been over it."""
+    if part.number not in run.rows:
+        found = run.nodes[0].sidecars().read(name, [])
+        if found is None:
+            raise InternalError(f"part {part.number} has not been read")
+        run.rows[part.number] = len(found[1])
+    return int(run.rows[part.number])
+
+
+def _scatter(run: Run, node: Node, reader: pa.RecordBatchReader) -> None:
+    """Write a finish's rows, which come in order of doc, as one file for each part, aligned with its rows.
+
+    One part's rows are held at a time, however many documents there are.
+    """
+    schema = node.finish_fields()
+    if set(reader.schema.names) != {DOC, *schema.names}:
+        raise StageError(
+            f"stage {node.label!r}: finish must return {[DOC, *schema.names]}, got {reader.schema.names}"
+        )
+    names = {part.number: name for part, name in zip(run.parts, run.names, strict=True)}
+    waiting = iter(sorted(run.parts, key=lambda part: part.number))
+    held_rows: list[pa.RecordBatch] = []
+    current = next(waiting, None)
+    last = -1
+    for batch in reader:
+        docs_column = batch.column(DOC).to_numpy()
+        if len(docs_column) and (docs_column[0] <= last or not (np.diff(docs_column) > 0).all()):
+            raise InternalError(f"stage {node.label!r}: finish must give each document once, in order of doc")
+        at = 0
+        while current is not None and at < len(docs_column):
+            upto = int(np.searchsorted(docs_column, (current.number + 1) << 32))
+            held_rows.append(batch.slice(at, upto - at))
+            at = upto
+            if upto < len(docs_column):
+                _write_finished(run, node, current, names[current.number], held_rows, schema)
+                held_rows, current = [], next(waiting, None)
+        last = int(docs_column[-1]) if len(docs_column) else last
+    while current is not None:
+        _write_finished(run, node, current, names[current.number], held_rows, schema)
+        held_rows, current = [], next(waiting, None)
+
+
+def _write_finished(
+    run: Run, node: Node, part: Part, name: str, batches: list[pa.RecordBatch], schema: pa.Schema
+) -> None:
+    """One part's rows of a finish, at their places; null where the stage was not shown the row."""
+    assert node.finished is not None
+    wanted = pa.schema([pa.field(DOC, pa.int64()), *schema])
+    rows = [b.select(wanted.names).cast(wanted) for b in batches]
+    table = pa.Table.from_batches(rows, wanted).combine_chunks()
+    place = np.full(rows_of(run, part, name), -1)
+    place[table[DOC].to_numpy() & 0xFFFFFFFF] = np.arange(table.num_rows)
+    aligned = table.select(schema.names).take(pa.array(place, mask=place < 0))
+    write_table(node.finished / f"{name}.parquet", aligned, run.scratch)
+
+
+def _row_hashes(run: Run, docs_column: pa.ChunkedArray) -> pa.Table:
+    """Hash the whole rows of some documents, part by part, in the workers."""
+    wanted = np.sort(docs_column.to_numpy())
+    tasks = []
+    for part in run.parts:
+        low, high = np.searchsorted(wanted, [part.number << 32, (part.number + 1) << 32])
+        if high > low:
+            tasks.append(HashTask(run.corpus.layout.of([part]), part, wanted[low:high] & 0xFFFFFFFF))
+    tables = run.engine.map("curate.rowhash:hash_rows", tasks)
+    return (
+        pa.concat_tables(tables)
+        if tables
+        else pa.table({DOC: pa.array([], pa.int64()), "row_hash": pa.array([], pa.string())})
+    )
+
+
+def check_ids(run: Run) -> None:
+    """A named id that repeats is an error: two documents under one name would share one fate."""
+    if run.recipe.corpus.id is None:
+        return
+    marker = run.store / run.nodes[0].key / "unique" / digest(run.inputs)
+    if marker.exists():
+        return
+    schema = pa.schema([(DOC, pa.int64()), (IDENTITY, pa.string())])
+    batches = (
+        batch
+        for part, name in zip(run.parts, run.names, strict=True)
+        for batch in part_columns(run, part, name, [IDENTITY], 1).combine_chunks().to_batches()
+    )
+    frame = Frame(schema, batches, lambda docs: _row_hashes(run, docs), scratch=run.scratch, threads=run.workers)
+    try:
+        twice = frame.sql(
+            f"SELECT {IDENTITY}, min(doc), max(doc), count(*) FROM pool WHERE hash({IDENTITY}) IN (SELECT hash({IDENTITY}) FROM pool GROUP BY 1 HAVING count(*) > 1) GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 LIMIT 3"
+        )
+    finally:
+        frame.close()
+    if twice:
+        value, first, last, count = twice[0]
+        raise DataError(
+            f"the id {value!r} (column {run.recipe.corpus.id!r}) stands {count} times: {place(run, first)} and {place(run, last)}; ids must be unique: name another column, or leave corpus.id out and the text's hash is the identity"
+        )
+    write_bytes(marker, b"", run.scratch)
+
+
+def place(run: Run, doc: int) -> str:
+    """Where a document is, for a message."""
+    part = next(p for p in run.parts if p.number == doc >> 32)
+    return file_location(run.corpus.layout, part, doc & 0xFFFFFFFF)
