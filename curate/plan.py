@@ -39,11 +39,11 @@ _BUILT: dict[bytes, Any] = {}
 
 
 def build_stage(spec: NodeSpec) -> Any:
-    """The stage object, made once per process."""
-    key = msgspec.json.encode([spec.stage, str(spec.base), spec.params, spec.context.label, spec.context.seed,
+    """The stage object, made once per process and source."""
+    cls = registry.lookup(spec.stage, spec.base)
+    key = msgspec.json.encode([spec.stage, str(spec.base), registry.source_hash(cls), spec.params, spec.context.label, spec.context.seed,
                                [[t.name, t.weight] for t in spec.context.targets]]) + bytes(spec.context.columns.serialize())  # fmt: skip
     if key not in _BUILT:
-        cls = registry.lookup(spec.stage, spec.base)
         _BUILT[key] = cls(msgspec.convert(spec.params, cls.Params), spec.context)  # type: ignore[attr-defined]
     return _BUILT[key]
 

@@ -15,6 +15,8 @@ from curate.params import did_you_mean
 
 T = TypeVar("T", bound=type)
 
+#: Where a module made of a user's file holds the hash of the source that was run.
+_HASH = "__curate_source_hash__"
 STAGES: dict[str, type] = {}
 #: The modules that register stages: imported when a stage is first looked up, never by the core.
 BUILT_IN = (
@@ -67,6 +69,9 @@ def source_hash(cls: type) -> str:
     if getattr(cls, "name", None) in STAGES and STAGES[cls.name] is cls:  # type: ignore[attr-defined]
         return ""
     module = sys.modules.get(cls.__module__)
+    known = getattr(module, _HASH, None)
+    if known is not None:
+        return str(known)
     file = getattr(module, "__file__", None)
     return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest() if file else ""
 
@@ -98,16 +103,21 @@ def _from_outside(name: str, base: Path) -> type:
 def _module_of_file(path: Path) -> Any:
     if not path.is_file():
         raise ConfigError(f"expected a Python file with a stage, got nothing at {path}")
-    name = f"curate_outside_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+    source = path.read_bytes()
+    found = hashlib.blake2b(source, digest_size=16).hexdigest()
+    # An edited file is another module: in a long session the code that runs is the code whose hash is in the key.
+    name = f"curate_outside_{path.stem}_{hashlib.blake2b(f'{path}:{found}'.encode(), digest_size=6).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"cannot load {path} as a Python module")
     module = importlib.util.module_from_spec(spec)
+    setattr(module, _HASH, found)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # not by the loader, which may take a compiled file of the same second and size, and leaves one in the folder
+        exec(compile(source, str(path), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(f"{path} failed while it was imported: {type(error).__name__}: {error}") from error

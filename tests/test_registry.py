@@ -39,8 +39,12 @@ def test_a_file_is_found_from_the_recipes_folder_and_its_bytes_are_hashed(tmp_pa
     assert cls.name == "mine"  # type: ignore[attr-defined]
     first = registry.source_hash(cls)
     assert len(first) == 32
-    (tmp_path / "mine.py").write_text(STAGE + "# edited\n")
-    assert registry.source_hash(cls) != first
+    (tmp_path / "mine.py").write_text(STAGE.replace("1", "2"))
+    edited = registry.lookup("mine.py:Mine", tmp_path)
+    assert edited.version == 2  # type: ignore[attr-defined]
+    assert registry.source_hash(edited) != first
+    assert registry.source_hash(cls) == first
+    assert not (tmp_path / "__pycache__").exists()
     assert registry.source_hash(registry.lookup("dsir")) == ""
 
 
