@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 import curate
 from curate.api import Result
+from curate.recipe import Recipe
 
 SMALL = Path(__file__).parent.parent / "data_samples" / "small"
 Rows = list[dict[str, Any]]
@@ -67,7 +68,7 @@ def write_recipe(file: Path, recipe: Mapping[str, Any]) -> Path:
     return file
 
 
-def run(recipe: Mapping[str, Any], folder: Path, *, workers: int = 1, **more: Any) -> Result:
+def run(recipe: Mapping[str, Any] | Recipe, folder: Path, *, workers: int = 1, **more: Any) -> Result:
     return curate.run(recipe, run=folder, workers=workers, **more)
 
 
@@ -112,7 +113,8 @@ def docs_without_place(folder: Path) -> list[str]:
 
 
 def funnel(folder: Path) -> Rows:
-    return pq.read_table(folder / "funnel.parquet").to_pylist()
+    rows: Rows = pq.read_table(folder / "funnel.parquet").to_pylist()
+    return rows
 
 
 def counts(folder: Path) -> dict[tuple[str, str | None], int]:

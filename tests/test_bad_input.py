@@ -247,7 +247,7 @@ def test_quarantine_sets_bad_rows_aside_with_their_reasons_and_counts_them(tmp_p
     bad = ['{"id": "x", "text": null, "source": "s"}', '{"id": "y", "text": 7, "source": "s"}', "not json", '{"id": null, "text": "t", "source": "s"}', "[]"]
     good = [json.dumps(row | {"id": f"new-{row['id']}"}) for row in GOOD[:5]]
     (tmp_path / "pool" / "bad.jsonl").write_bytes("\n".join([*good, *bad]).encode() + b'\n{"id": "u", "text": "\xff", "source": "s"}\n')
-    stages = [{"length": {"min_bytes": 2}}, {"dedup_exact": {}}, {"select": {"how": "random", "budget": "50%"}}]
+    stages: list[dict[str, Any]] = [{"length": {"min_bytes": 2}}, {"dedup_exact": {}}, {"select": {"how": "random", "budget": "50%"}}]
     recipe = recipe_for(tmp_path, stages=stages, target=False, corpus={"on_error": "quarantine"})
     done = call("run", write_recipe(tmp_path / "recipe.yaml", recipe), "--run", tmp_path / "run", "--workers", 1)
     assert done.returncode == 0, done.stderr
@@ -279,7 +279,7 @@ def test_quarantined_rows_reach_no_fit_and_no_score(tmp_path: Path) -> None:
 def test_a_pool_of_nothing_but_bad_rows_balances(tmp_path: Path, ids: bool) -> None:
     write_rows(tmp_path / "pool" / "0.jsonl", [{"id": f"{n}", "text": None, "source": "s"} for n in range(5)])
     write_rows(tmp_path / "pool" / "1.jsonl", GOOD[:3])
-    recipe = recipe_for(tmp_path, stages=[{"length": {"min_bytes": 2}}, {"dedup_exact": {"normalize": ["case"]}}, {"dsir": {}}],
-                        ids=ids, corpus={"on_error": "quarantine"})  # fmt: skip
+    stages: list[dict[str, Any]] = [{"length": {"min_bytes": 2}}, {"dedup_exact": {"normalize": ["case"]}}, {"dsir": {}}]
+    recipe = recipe_for(tmp_path, stages=stages, ids=ids, corpus={"on_error": "quarantine"})
     run(recipe, tmp_path / "run")
     assert counts(tmp_path / "run") == {("quarantine", "null text"): 5, ("kept", None): 3}

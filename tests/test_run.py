@@ -32,8 +32,9 @@ from run_folders import (
     write_rows,
 )
 
-import curate
+from curate.api import load_recipe
 from curate.errors import DataError
+from curate.recipe import Recipe
 
 #: Nothing in it depends on the whole pool but the last choice: a scorer-like outside stage between two filters.
 SHOUT = '''
@@ -78,7 +79,7 @@ def pool(tmp_path: Path) -> Path:
 
 
 def shouting(pool: Path, **length: int) -> dict[str, Any]:
-    stages = [{"length": length}, {f"{pool / 'shout.py'}:Shout": {"as": "shout"}}, {"select": {"by": "shout", "budget": "25%"}}]
+    stages: list[dict[str, Any]] = [{"length": length}, {f"{pool / 'shout.py'}:Shout": {"as": "shout"}}, {"select": {"by": "shout", "budget": "25%"}}]
     return recipe_for(pool, stages=stages, target=False)
 
 
@@ -186,11 +187,11 @@ def test_the_verdicts_after_a_choice_follow_the_choice(pool: Path) -> None:
 def test_an_edited_stage_of_the_users_own_is_computed_again(pool: Path) -> None:
     run(shouting(pool, min_bytes=20), pool / "run")
     source = (pool / "shout.py").read_text()
-    (pool / "shout2.py").write_text(source.replace("[!?]", "[.]"))
-    recipe = shouting(pool, min_bytes=20)
-    recipe["stages"][1] = {f"{pool / 'shout2.py'}:Shout": {"as": "shout"}}
-    run(recipe, pool / "run")
+    before = docs(pool / "run")["shout"].to_pylist()
+    (pool / "shout.py").write_text(source.replace("[!?]", "[.]."))
+    run(shouting(pool, min_bytes=20), pool / "run")
     assert sum(texts_read(pool / "run").values()) > 500
+    assert docs(pool / "run")["shout"].to_pylist() != before
 
 
 # -- a pool that changes -------------------------------------------------------------------------------------------------
@@ -242,8 +243,8 @@ def test_a_fitted_filter_of_the_users_own_judges_old_parts_anew_after_a_refit(po
     stages = [{f"{pool / 'trap.py'}:Trap": {"verb": "fit", "whom": "nobody, it raises", "as": "trap"}}]
     (pool / "sprung").touch()
 
-    def recipe() -> curate.recipe.Recipe:  # type: ignore[name-defined]
-        return curate.api.load_recipe(recipe_for(pool, stages=stages, target=False), base=pool)  # type: ignore[attr-defined]
+    def recipe() -> Recipe:
+        return load_recipe(recipe_for(pool, stages=stages, target=False), base=pool)
 
     run(recipe(), pool / "run")
     before = counts(pool / "run")

@@ -1,0 +1,147 @@
+"""Files that exist or do not: keys, atomic writes, sidecars, the lock of a run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate import store
+from curate.errors import DataError, RunHeldError
+from curate.store import Held, Sidecars, digest, held, point, read_table, sweep, write_bytes, write_table
+
+SCHEMA = pa.schema([("value", pa.float64()), ("reason", pa.string())])
+
+
+def table(*values: float | None) -> pa.Table:
+    return pa.table({"value": pa.array(values, pa.float64()), "reason": pa.array([None] * len(values), pa.string())})
+
+
+def test_a_key_depends_on_every_part_and_on_their_borders_but_not_on_the_order_of_settings() -> None:
+    assert digest("a", {"x": 1, "y": 2}) == digest("a", {"y": 2, "x": 1})
+    keys = [digest("ab", "c"), digest("a", "bc"), digest("abc"), digest(["a", "bc"]), digest("a", "bc", None), digest(1), digest("1"), digest(1.0)]
+    assert len(set(keys)) == len(keys)
+    assert all(len(key) == 32 for key in keys)
+
+
+def test_a_new_format_makes_every_key_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest("a")
+    monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
+    assert digest("a") != before
+
+
+def test_a_write_that_fails_leaves_neither_file_nor_temporary_and_keeps_what_was_there(tmp_path: Path) -> None:
+    target, scratch = tmp_path / "deep" / "file", tmp_path / "scratch"
+    write_bytes(target, b"first", scratch)
+
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half of the sec")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.write_atomically(target, fail, scratch)
+    assert target.read_bytes() == b"first"
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_same_table_is_written_to_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_table(tmp_path / name, table(1.0, None, 2.5), tmp_path / "scratch")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert read_table(tmp_path / "a").equals(table(1.0, None, 2.5))
+    assert read_table(tmp_path / "a", ["reason"]).schema.names == ["reason"]
+
+
+def test_a_damaged_table_is_named_with_the_remedy_and_a_missing_one_is_missing(tmp_path: Path) -> None:
+    write_table(tmp_path / "a", table(1.0), tmp_path / "scratch")
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:40])
+    with pytest.raises(DataError, match=r"a is damaged .* delete it and run the same command again"):
+        read_table(tmp_path / "a")
+    with pytest.raises(FileNotFoundError):
+        read_table(tmp_path / "b")
+
+
+def test_sidecars_of_a_part_are_read_as_one(tmp_path: Path) -> None:
+    sidecars = Sidecars(tmp_path / "s", SCHEMA)
+    assert sidecars.read("p") is None
+    sidecars.write("p", table(1.0, None, None, None), np.array([True, False, False, False]), tmp_path / "scratch")
+    sidecars.write("p", table(None, 2.0, None, None), np.array([False, True, False, False]), tmp_path / "scratch")
+    sidecars.write("p", table(None, None, None, 4.0), np.array([False, False, False, True]), tmp_path / "scratch")
+    found = sidecars.read("p")
+    assert found is not None
+    assert found[0]["value"].to_pylist() == [1.0, 2.0, None, 4.0]
+    assert found[1].tolist() == [True, True, False, True]
+    assert found[0].schema == SCHEMA
+    named = sidecars.read("p", ["reason"])
+    assert named is not None
+    assert named[0].schema.names == ["reason"]
+
+
+def test_a_computed_null_is_computed(tmp_path: Path) -> None:
+    sidecars = Sidecars(tmp_path / "s", SCHEMA)
+    sidecars.write("p", table(None, None), np.array([True, False]), tmp_path / "scratch")
+    sidecars.write("p", table(7.0, 8.0), np.array([True, True]), tmp_path / "scratch")
+    found = sidecars.read("p")
+    assert found is not None
+    assert found[1].all()
+    assert found[0]["value"][1].as_py() == 8.0
+
+
+def test_a_twin_of_a_part_has_sidecars_of_its_own(tmp_path: Path) -> None:
+    sidecars = Sidecars(tmp_path / "s", SCHEMA)
+    sidecars.write("abc.1", table(1.0), np.array([True]), tmp_path / "scratch")
+    assert sidecars.read("abc") is None
+
+
+def test_a_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> None:
+    first = Held(tmp_path / "run")
+    with pytest.raises(RunHeldError, match=f"held by process {os.getpid()}; wait for it, or name another with --run"):
+        Held(tmp_path / "run")
+    first.close()
+    Held(tmp_path / "run").close()
+
+
+def test_a_block_that_fails_with_nothing_written_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), held(tmp_path / "runs" / "new"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_that_fails_takes_back_neither_what_it_wrote_nor_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "wrote").mkdir()
+    (tmp_path / "wrote" / "file").touch()
+    with pytest.raises(ZeroDivisionError), held(tmp_path / "wrote"):
+        raise ZeroDivisionError
+    assert (tmp_path / "wrote" / "file").exists()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ZeroDivisionError), held(tmp_path / "there"):
+        raise ZeroDivisionError
+    assert (tmp_path / "there").is_dir()
+    (tmp_path / "used" / "other").mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), held(tmp_path / "used" / "new"):
+        raise ZeroDivisionError
+    assert [p.name for p in (tmp_path / "used").iterdir()] == ["other"]
+
+
+def test_a_link_is_switched_and_stays_relative(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        point(tmp_path / "current", f"all/{name}")
+        assert (tmp_path / "current").readlink() == Path(f"all/{name}")
+        assert (tmp_path / "current").resolve() == tmp_path / "all" / name
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all", "current"]
+
+
+def test_a_sweep_takes_what_is_half_made_and_nothing_else(tmp_path: Path) -> None:
+    for place in ("mixtures/.making-a", "mixtures/b", ".docs/making-a", ".docs/b", "store/x"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / ".mixture.making").symlink_to("mixtures/b")
+    (tmp_path / ".catalog.making.duckdb").touch()
+    (tmp_path / "catalog.duckdb").touch()
+    (tmp_path / ".lock").touch()
+    sweep(tmp_path)
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
+    assert left == [".docs", ".docs/b", ".lock", "catalog.duckdb", "mixtures", "mixtures/b", "store", "store/x"]
