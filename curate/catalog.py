@@ -48,7 +48,7 @@ def build(run: Run) -> Path:
 def _write_stages(run: Run) -> None:
     rows = [
         {"position": n.position, "label": n.label, "stage": n.stage.name, "version": n.stage.version, "key": n.key,
-         "settings": msgspec.json.encode(n.spec.params).decode(), "columns": list(n.columns()), "decides": n.decides()}
+         "settings": msgspec.json.encode(n.spec.params).decode(), "columns": list(n.listed()), "decides": n.decides()}
         for n in run.nodes
     ]  # fmt: skip
     write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows), run.scratch)

@@ -72,8 +72,7 @@ def columns_of(layout: Layout, nodes: Sequence[Node]) -> pa.Schema:
     user = [item for item in layout.schema if item.name not in layout.text_columns]
     fields = [pa.field("doc", pa.int64()), pa.field(IDENTITY, pa.string()), pa.field("file", pa.string()), pa.field("row", pa.int64()), *user]
     for node in nodes:
-        unlisted = {node.column(name) for name in getattr(node.stage, "unlisted", ())}
-        fields += [item for name, item in node.columns().items() if name not in (*_HIDDEN, *unlisted) and name != IDENTITY]
+        fields += [item for name, item in node.listed().items() if name not in _HIDDEN and name != IDENTITY]
     fields += [pa.field(KEPT, pa.bool_()), pa.field(DROP_STAGE, pa.string()), pa.field(DROP_REASON, pa.string())]
     return pa.schema(fields)
 

@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+from curate.errors import InternalError
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +32,7 @@ class Frame:
         batches: Iterable[pa.RecordBatch],
         row_hashes: Callable[[pa.ChunkedArray], pa.Table],
         *,
+        gather: Callable[[npt.NDArray[np.int64]], Iterator[pa.RecordBatch]] | None = None,
         scratch: Path,
         threads: int = 1,
         memory: str = "2GB",
@@ -35,7 +40,10 @@ class Frame:
         scratch.mkdir(parents=True, exist_ok=True)
         self.con = connect(scratch, threads, memory)
         self.schema = schema
+        #: where a finish may keep files; emptied when the run ends
+        self.scratch = scratch
         self._row_hashes = row_hashes
+        self._gather = gather
         failed: list[BaseException] = []
         reader = pa.RecordBatchReader.from_batches(schema, _watched(batches, failed))
         self.con.register("incoming", reader)
@@ -68,6 +76,12 @@ class Frame:
         self.con.register("hashed", hashes)
         self.con.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM hashed")
         self.con.unregister("hashed")
+
+    def gather(self, docs: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """Show the stage's `gather` these documents' texts, in the workers: `doc` and its gather_fields, in any order."""
+        if self._gather is None:
+            raise InternalError("this finish was not given a way to read texts again")
+        return self._gather(docs)
 
     def exact_sum(self, expression: str, where: str = "true", *, bits: int = 60) -> float:
         """The sum of a DOUBLE expression, rounded to 2^-bits per row and added as integers: no order matters."""

@@ -98,8 +98,13 @@ class Node:
         """The wide table's name of one of its fields; a verdict always has the label, for a user may have a column `reason`."""
         return column_name(self.label, field_name) if self.named or field_name in (KEEP, REASON) else field_name
 
+    def listed(self) -> dict[str, pa.Field]:
+        """The columns that the wide table gets from this node: all but those that its stage keeps for itself (`unlisted`)."""
+        own = {self.column(name) for name in getattr(self.stage, "unlisted", ())}
+        return {name: item for name, item in self.columns().items() if name not in own}
+
     def columns(self) -> dict[str, pa.Field]:
-        """All columns that the wide table gets from this node, by name."""
+        """All columns that later stages may read, by name."""
         schemas = [self.fields(), self.finish_fields(), VERDICT if "judge" in self.verbs else pa.schema([])]
         found: dict[str, pa.Field] = {}
         for schema in schemas:

@@ -25,6 +25,7 @@ BUILT_IN = (
     "curate.scorers.zipfit",
     "curate.pipelines.length",
     "curate.pipelines.dedup_exact",
+    "curate.pipelines.minhash",
     "curate.pipelines.select",
 )
 

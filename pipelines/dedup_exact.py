@@ -9,30 +9,23 @@ import msgspec
 import pyarrow as pa
 
 from curate import documents
-from curate.errors import ConfigError
 from curate.frame import Frame, quote
+from curate.pipelines import keep_rule
 from curate.registry import register
-from curate.stage import BYTES, IDENTITY, KEEP, REASON, TEXT, TEXT_HASH, Context
+from curate.stage import KEEP, REASON, TEXT, TEXT_HASH, Context
 
 
 class DedupExactParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`keep: least` takes the least by (`priority`, identity, hash of the whole row): the same whatever the order.
-
-    longest and best (by column `by`, largest first unless `order: asc`) come before that; `first` takes the first in
-    input order and so depends on how the files are named and cut.
-    """
+    """`normalize` is done before texts are compared; the rest is the rule of which copy stays (keep_rule.py)."""
 
     normalize: list[Literal["nfc", "case", "space"]] = []
-    keep: Literal["least", "longest", "best", "first"] = "least"
+    keep: keep_rule.Keep = "least"
     priority: str | None = None
     by: str | None = None
     order: Literal["asc", "desc"] = "desc"
 
     def __post_init__(self) -> None:
-        if (self.keep == "best") != (self.by is not None):
-            raise ConfigError("keep: best and by: COLUMN go together: by names what best is measured in")
-        if self.keep == "first" and self.priority is not None:
-            raise ConfigError("keep: first takes the first in input order, so priority would not be looked at; leave it out, or keep: least")
+        keep_rule.check(self)
 
 
 @register("dedup_exact")
@@ -71,8 +64,7 @@ class DedupExact:
         return " ".join(text.split()) if "space" in steps else text
 
     def finish_reads(self) -> list[str]:
-        extra = [c for c in (self.params.priority, self.params.by) if c]
-        return [IDENTITY, BYTES, self._hash if self.params.normalize else TEXT_HASH, *dict.fromkeys(extra)]
+        return [self._hash if self.params.normalize else TEXT_HASH, *keep_rule.reads(self.params)]
 
     def finish_fields(self) -> pa.Schema:
         return pa.schema([(KEEP, pa.bool_()), (REASON, pa.string()), ("of", pa.string()), ("copies", pa.int64())])
@@ -84,44 +76,10 @@ class DedupExact:
         frame.con.execute(
             f"CREATE TABLE copies AS SELECT pool.*, {value} AS h, repeated.copies AS copies FROM pool JOIN repeated ON {value} = repeated.h"
         )
-        order, ties = self._order(), ""
-        if self.params.keep != "first" and self._tell_apart(frame, order):
-            order, ties = f"{order}, row_hash, doc", "LEFT JOIN hashes USING (doc)"
-        frame.con.execute(
-            f"""CREATE TABLE chosen AS SELECT doc, copies, row_number() OVER (PARTITION BY h ORDER BY {order}) AS place,
-                first_value({IDENTITY}) OVER (PARTITION BY h ORDER BY {order}) AS winner FROM copies {ties}"""
-        )
+        keep_rule.rank(frame, self.params, self._columns, "h")
         return frame.reader(
-            """SELECT pool.doc AS doc, chosen.place IS NULL OR chosen.place = 1 AS keep,
-                      CASE WHEN chosen.place > 1 THEN 'copy of another document' END AS reason,
-                      CASE WHEN chosen.place > 1 THEN chosen.winner END AS of, coalesce(chosen.copies, 1) AS copies
-               FROM pool LEFT JOIN chosen ON pool.doc = chosen.doc ORDER BY pool.doc"""
+            """SELECT pool.doc AS doc, ranked.place IS NULL OR ranked.place = 1 AS keep,
+                      CASE WHEN ranked.place > 1 THEN 'copy of another document' END AS reason,
+                      CASE WHEN ranked.place > 1 THEN ranked.winner END AS of, coalesce(copies.copies, 1) AS copies
+               FROM pool LEFT JOIN ranked ON pool.doc = ranked.doc LEFT JOIN copies ON pool.doc = copies.doc ORDER BY pool.doc"""
         )
-
-    def _order(self) -> str:
-        """The rule of which copy is kept, as an ORDER BY; what ties on it is told apart by the whole row."""
-        keys: list[str] = []
-        if self.params.keep == "first":
-            return "doc"
-        if self.params.keep == "longest":
-            keys.append(f"{BYTES} DESC")
-        if self.params.by:
-            keys.append(f"{self._orderly(self.params.by)} {self.params.order.upper()} NULLS LAST")
-        if self.params.priority:
-            keys.append(f"{self._orderly(self.params.priority)} ASC NULLS LAST")
-        return ", ".join([*keys, IDENTITY])
-
-    def _orderly(self, name: str) -> str:
-        """A column to order by: NaN is no number, so it comes last like null, and not first as the largest."""
-        column = quote(name)
-        known = self._columns.names
-        floating = name in known and pa.types.is_floating(self._columns.field(name).type)
-        return f"CASE WHEN isnan({column}) THEN NULL ELSE {column} END" if floating else column
-
-    def _tell_apart(self, frame: Frame, order: str) -> bool:
-        """Hash the whole rows of the copies that tie for the first place; False where none do."""
-        tied = f"SELECT doc FROM (SELECT doc, h, rank() OVER (PARTITION BY h ORDER BY {order}) AS r FROM copies) WHERE r = 1 QUALIFY count(*) OVER (PARTITION BY h) > 1"
-        if not frame.scalar(f"SELECT count(*) FROM ({tied})"):
-            return False
-        frame.add_row_hashes(f"{tied} ORDER BY doc", "hashes")
-        return True

@@ -1,0 +1,87 @@
+"""What a `finish` needs of the texts that it names: read again, part by part, in the workers.
+
+A stage with `gather_reads`, `gather_fields` and `gather(batch)` may ask its frame for documents; what `gather` makes
+of them goes through files of the scratch folder, so that neither texts nor answers are held all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.ipc as ipc
+
+from curate.corpus import Layout, Part, read_part
+from curate.errors import CurateError, StageError
+from curate.frame import DOC
+from curate.plan import Node
+from curate.stage import TEXT
+
+if TYPE_CHECKING:
+    from curate.runner import Run
+
+
+@dataclass(frozen=True)
+class GatherTask:
+    """Rows of one part, to be shown to a stage's `gather`."""
+
+    layout: Layout
+    part: Part
+    rows: npt.NDArray[np.int64]
+    node: Node
+    out: Path
+
+    def described(self) -> str:
+        """What to call this task in an error."""
+        return f"part {self.part.number} ({self.part.file})"
+
+
+def gathered(run: Run, node: Node, docs: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """Yield `doc` and the stage's gather_fields for each of `docs`, in no order that means anything."""
+    wanted = np.sort(docs)
+    run.scratch.mkdir(parents=True, exist_ok=True)
+    tasks = []
+    for part in run.parts:
+        low, high = np.searchsorted(wanted, [part.number << 32, (part.number + 1) << 32])
+        if high > low:
+            out = run.scratch / f"gather-{node.position}-{part.number}.arrow"
+            tasks.append(GatherTask(run.corpus.layout.of([part]), part, wanted[low:high] & 0xFFFFFFFF, node, out))
+    for out in run.engine.map("curate.gather:gather_part", tasks):
+        with pa.OSFile(str(out)) as file:
+            reader = ipc.open_file(file)
+            for i in range(reader.num_record_batches):
+                yield reader.get_batch(i)
+        out.unlink()
+
+
+def gather_part(task: GatherTask) -> Path:
+    """Read the rows, call the stage, write what it makes of them; returns the file."""
+    stage = task.node.stage
+    names = list(stage.gather_reads())
+    user = [name for name in names if name != TEXT]
+    schema = pa.schema([pa.field(DOC, pa.int64()), *stage.gather_fields()])
+    at = 0
+    with ipc.new_file(task.out, schema) as writer:
+        for batch in read_part(task.layout, task.part, columns=user, text=TEXT in names, rows=task.rows):
+            made = _made(task, batch.select(names))
+            doc = pa.array((task.part.number << 32) + task.rows[at : at + batch.num_rows])
+            writer.write_batch(pa.RecordBatch.from_arrays([doc, *made.columns], schema=schema))
+            at += batch.num_rows
+    return task.out
+
+
+def _made(task: GatherTask, batch: pa.RecordBatch) -> pa.RecordBatch:
+    try:
+        made = task.node.stage.gather(batch)
+    except (CurateError, MemoryError):
+        raise
+    except Exception as error:
+        raise StageError(f"stage {task.node.label!r} failed in gather at {task.described()}: {type(error).__name__}: {error}") from error
+    if made.num_rows != batch.num_rows:
+        raise StageError(f"stage {task.node.label!r}: gather was given {batch.num_rows} rows and returned {made.num_rows}")
+    return made.cast(task.node.stage.gather_fields())
