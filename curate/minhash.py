@@ -48,7 +48,7 @@ class MinhashSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ngram     tokens a shingle (1 .. 64); a text of fewer has one shingle, all its tokens
     unit      word: runs of characters that are not white space; char: characters that are not white space; auto: char
-              for a text of which a quarter or more is of scripts that put no spaces between words, otherwise word
+              for a text of which half or more is of scripts that put no spaces between words, otherwise word
     num_perm  places of a signature (1 .. 2048)
     seed      of the permutations
     scheme    native: a fast 64-bit hash, a * x + b mod 2^32; affine32 and legacy: datasketch's, its SHA-1 and its

@@ -46,9 +46,9 @@ static int is_unspaced(const uint8_t *text, int64_t bytes) {
         wide += some_wide;
         characters += some_characters;
     }
-    if (wide == 0 || 4 * wide < characters) return 0;
+    if (wide == 0 || 2 * wide < characters) return 0;
     for (int64_t i = 0; i < bytes; i++) unspaced += unspaced_at(text + i, bytes - i);
-    return unspaced > 0 && 4 * unspaced >= characters;
+    return unspaced > 0 && 2 * unspaced >= characters;
 }
 
 /* ---------------------------------------------------------------- shingles of a batch of tokens */

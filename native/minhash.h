@@ -4,7 +4,7 @@
  *
  *   token      MINHASH_WORD  maximal run of characters that are not white space (str.split), lower-cased
  *              MINHASH_CHAR  each character that is not white space, lower-cased
- *              MINHASH_AUTO  CHAR for a document of which at least a quarter of the characters (ASCII white space
+ *              MINHASH_AUTO  CHAR for a document of which at least half of the characters (ASCII white space
  *                            apart) are of scripts that put no spaces between words, WORD for any other
  *   shingle    n neighbouring tokens; a document of 1 .. n - 1 tokens has one shingle, all its tokens
  *   g          64-bit hash of a shingle of tokens t1 .. tm (m <= n), over mix64.h's h(t):
