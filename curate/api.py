@@ -112,12 +112,41 @@ def score(
         "seed": seed,
         "stages": [{scorer: dict(settings or {})}],
     }
-    recipe = recipes.from_mapping(raw, base=Path.cwd(), name="score", title=f"curate score {scorer}")
-    with tempfile.TemporaryDirectory(prefix="curate-score-") as folder:
+    return _to_file(raw, f"curate score {scorer}", Path(out), workers, listener)
+
+
+def dedup(
+    method: str, pool: Sequence[str | Path] | str | Path, *, out: Path | str, text: str = "text", view: str = "all", id: str | None = None,
+    source: str | None = None, settings: Mapping[str, Any] | None = None, workers: int | None = None, listener: Listener | None = None,
+    on_error: str = "fail",
+) -> pa.Schema:  # fmt: skip
+    """Find duplicates with `minhash` or `exact` and write one row for every document, in input order, as Parquet.
+
+    Columns: those that `score` begins with, then the stage's own, named `minhash_...` or `dedup_exact_...`. Returns
+    the schema that was written.
+    """
+    stages = {"minhash": "minhash", "exact": "dedup_exact"}
+    if method not in stages:
+        raise ConfigError(f"expected minhash or exact, got {method!r}{did_you_mean(method, stages)}")
+    raw: dict[str, Any] = {
+        "corpus": {
+            "paths": [str(p) for p in ([pool] if isinstance(pool, str | Path) else pool)],
+            "text": text, "view": view, "id": id, "source": source, "on_error": on_error,
+        },
+        "stages": [{stages[method]: dict(settings or {})}],
+    }  # fmt: skip
+    return _to_file(raw, f"curate dedup {method}", Path(out), workers, listener)
+
+
+def _to_file(raw: dict[str, Any], title: str, out: Path, workers: int | None, listener: Listener | None) -> pa.Schema:
+    """Carry out a recipe of one stage and write its columns of the wide table, in input order, behind the keys."""
+    recipe = recipes.from_mapping(raw, base=Path.cwd(), name=title.split()[1], title=title)
+    with tempfile.TemporaryDirectory(prefix=f"curate-{recipe.name}-") as folder:
         runner = Run(recipe, Path(folder), workers=workers, events=Events(listener), publish=False)
         runner.execute()
+        id, source = recipe.corpus.id, recipe.corpus.source
         keys = list(dict.fromkeys(n for n in (id, "file", "row", IDENTITY, BYTES, WORDS, source) if n))
-        return _copy_docs(runner, keys, [n for n in runner.nodes[-1].columns() if n not in keys], Path(out))
+        return _copy_docs(runner, keys, [n for n in runner.nodes[-1].listed() if n not in keys], out)
 
 
 def _copy_docs(runner: Run, keys: list[str], measures: list[str], out: Path) -> pa.Schema:
@@ -266,4 +295,4 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["TEXT", "Result", "check", "load_recipe", "open_run", "resolved", "run", "score", "select"]
+__all__ = ["TEXT", "Result", "check", "dedup", "load_recipe", "open_run", "resolved", "run", "score", "select"]

@@ -185,6 +185,39 @@ def score(scorer: str, pool: tuple[str, ...], targets: tuple[str, ...], text: st
 
 
 @cli.command()
+@click.argument("method", type=click.Choice(["minhash", "exact"]))
+@click.argument("pool", nargs=-1, required=True)
+@click.option(
+    "--text", default="text", show_default=True, metavar="COL", help="The column that holds the text."
+)
+@click.option("--id", "id_column", metavar="COL", help="The column that names a document.")
+@click.option("--source", metavar="COL", help="The column that names a document's source.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    default="fail",
+    show_default=True,
+    help="What to do with bad rows.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="K=VALUE", help="A setting of the method; repeatable."
+)
+@_options("workers")
+@click.option("-o", "--out", required=True, metavar="FILE", help="The Parquet file to write.")
+@_options("json", "quiet")
+def dedup(method: str, pool: tuple[str, ...], text: str, id_column: str | None, source: str | None, on_error: str,
+          overrides: tuple[str, ...], workers: int | None, out: str, json_log: bool, quiet: bool) -> None:  # fmt: skip
+    """Find near-duplicates (minhash) or copies (exact) in POOL; one row for every document, in input order."""
+    from curate import api, show
+
+    with show.listener(json_log, quiet) as listen:
+        api.dedup(
+            method, pool, out=out, text=text, id=id_column, source=source, settings=_settings(overrides), workers=workers,
+            listener=listen, on_error=on_error,
+        )  # fmt: skip
+
+
+@cli.command()
 @click.argument("scores")
 @click.option("--by", metavar="COL", help="A score, a column, or an SQL expression over the columns.")
 @click.option(
