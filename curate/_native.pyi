@@ -77,7 +77,7 @@ def ngramlm_spell(model: tuple[object, ...], token: Buffer, out: LmArray, /) -> 
 
 # own int64[n], joined int64[n, m]: bytes of raw DEFLATE
 def zipfit_measure(
-    text: ArrowArray, targets: ArrowArray, level: int, own: LmArray, joined: LmArray, /
+    text: ArrowArray, targets: ArrowArray, level: int, simd: int, own: LmArray, joined: LmArray, /
 ) -> None: ...
 
 # (ngram, unit: 0 word 1 char 2 auto, hash: 0 mix64 1 sha1, scheme: 0 native 1 affine32 2 legacy, permutations, simd)

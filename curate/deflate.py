@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate import _native
+from curate import _native, ngrams
 from curate.errors import ConfigError, DataError
 
 Int64 = npt.NDArray[np.int64]
@@ -121,7 +121,7 @@ def _measure(text: pa.Array, targets: pa.Array, compressor: Compressor, own: Int
         return
     try:
         text.validate()
-        _native.zipfit_measure(text, targets, compressor.level, own, pairs)
+        _native.zipfit_measure(text, targets, compressor.level, ngrams.simd(), own, pairs)
     except TypeError as error:
         raise ConfigError(f"text column: {error}") from error
     except (ValueError, pa.ArrowInvalid) as error:
@@ -144,7 +144,7 @@ def _measure_by_library(
 def _library(compressor: Compressor) -> Callable[[bytes], bytes]:
     if compressor.name == "lz4":
         frame, level = _import_lz4().frame, compressor.level
-        return lambda data: frame.compress(data, compression_level=level)  # type: ignore[no-any-return]
+        return lambda data: frame.compress(data, compression_level=level)
     compress: Callable[[bytes], bytes] = _import_zstandard().ZstdCompressor(level=compressor.level).compress
     return compress
 

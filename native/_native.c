@@ -757,29 +757,28 @@ static int targets_are_whole(const curate_text *targets) {
     return 1;
 }
 
-/* One allocation for all of it; the caller frees scratch->heads. */
-static int zipfit_scratch_hold(const curate_text *text, const curate_text *targets, zipfit_scratch *scratch) {
+/* One allocation for all of it; the caller frees what is returned, NULL with an exception. */
+static void *zipfit_scratch_hold(const curate_text *text, const curate_text *targets, zipfit_scratch *scratch) {
     int64_t longest = longest_row(text) + longest_row(targets), all = 0;
     if (targets->length) all = text_offset(targets, targets->length) - text_offset(targets, 0);
     if (longest > ZIPFIT_MAX_BYTES || longest_row(targets) + ZIPFIT_PAD > ZIPFIT_MAX_BYTES) {
         PyErr_Format(PyExc_ValueError,
                      "expected a document and a target of at most %d bytes together, got %lld; split them first",
                      (int)ZIPFIT_MAX_BYTES, (long long)longest);
-        return -1;
+        return NULL;
     }
-    size_t room = (size_t)longest + ZIPFIT_PAD, spots = (size_t)all;
+    size_t room = (size_t)longest + ZIPFIT_PAD, spots = (size_t)all, align = _Alignof(zipfit_block_scratch);
     size_t bytes = (ZIPFIT_HEADS + 2 * room + spots) * sizeof(int32_t) + spots * sizeof(zipfit_spot) + room;
-    scratch->heads = PyMem_RawCalloc(1, bytes);
-    if (!scratch->heads) {
-        PyErr_NoMemory();
-        return -1;
-    }
+    uint8_t *block = PyMem_RawCalloc(1, align + sizeof(zipfit_block_scratch) + bytes);
+    if (!block) return PyErr_NoMemory();
+    scratch->blocks = (zipfit_block_scratch *)(block + (align - (uintptr_t)block % align));
+    scratch->heads = (int32_t *)(scratch->blocks + 1);
     scratch->links = scratch->heads + ZIPFIT_HEADS;
     scratch->inserted = scratch->links + room;
     scratch->back = scratch->inserted + room;
     scratch->spots = (zipfit_spot *)(scratch->back + spots);
     scratch->bytes = (uint8_t *)(scratch->spots + spots);
-    return 0;
+    return block;
 }
 
 static PyObject *py_zipfit_measure(PyObject *Py_UNUSED(module), PyObject *args) {
@@ -788,7 +787,10 @@ static PyObject *py_zipfit_measure(PyObject *Py_UNUSED(module), PyObject *args) 
     held_text held = {0}, targets = {0};
     Py_buffer own = {0}, joined = {0};
     zipfit_scratch scratch = {0};
-    if (!PyArg_ParseTuple(args, "OOiOO", &source, &targets_source, &level, &own_source, &joined_source)) return NULL;
+    void *block = NULL;
+    if (!PyArg_ParseTuple(args, "OOiiOO", &source, &targets_source, &level, &scratch.simd, &own_source, &joined_source))
+        return NULL;
+    scratch.simd &= simd_features();
     if (level < 1 || level > 9) {
         PyErr_Format(PyExc_ValueError, "expected a level from 1 to 9, got %d", level);
         return NULL;
@@ -798,13 +800,14 @@ static PyObject *py_zipfit_measure(PyObject *Py_UNUSED(module), PyObject *args) 
     if (buffer_hold(own_source, &own, 1, held.text.length * 8, "own") < 0) goto done;
     if (buffer_hold(joined_source, &joined, 1, held.text.length * targets.text.length * 8, "joined") < 0) goto done;
     if (check_aligned(&own, "own") < 0 || check_aligned(&joined, "joined") < 0) goto done;
-    if (zipfit_scratch_hold(&held.text, &targets.text, &scratch) < 0) goto done;
+    block = zipfit_scratch_hold(&held.text, &targets.text, &scratch);
+    if (!block) goto done;
     Py_BEGIN_ALLOW_THREADS
     zipfit_measure(&held.text, &targets.text, level, &scratch, own.buf, joined.buf);
     Py_END_ALLOW_THREADS
     result = Py_NewRef(Py_None);
 done:
-    PyMem_RawFree(scratch.heads);
+    PyMem_RawFree(block);
     if (joined.obj) PyBuffer_Release(&joined);
     if (own.obj) PyBuffer_Release(&own);
     text_drop(&targets);
@@ -814,7 +817,7 @@ done:
 
 static PyMethodDef zipfit_methods[] = {
     {"zipfit_measure", py_zipfit_measure, METH_VARARGS,
-     "zipfit_measure(text, targets, level, own, joined): bytes of raw DEFLATE of each row, and of it with each target."},
+     "zipfit_measure(text, targets, level, simd, own, joined): bytes of raw DEFLATE of each row, and of it with each target."},
     {NULL, NULL, 0, NULL},
 };
 

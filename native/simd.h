@@ -5,11 +5,12 @@
 
 #include <stdint.h>
 
-enum { SIMD_SSE2 = 1, SIMD_AVX2 = 2, SIMD_SHA = 4 };
+enum { SIMD_SSE2 = 1, SIMD_AVX2 = 2, SIMD_SHA = 4, SIMD_AVX512 = 8 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define CURATE_X86 1
 #define CURATE_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt,lzcnt")))
+#define CURATE_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,popcnt,lzcnt")))
 #define CURATE_TARGET_SHA __attribute__((target("sha,sse4.1,ssse3")))
 #else
 #define CURATE_X86 0

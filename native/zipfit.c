@@ -49,8 +49,7 @@ typedef struct {
     int32_t pending; /* whether the byte at at - 1 is still to be written */
     int32_t symbols; /* in the block */
     int32_t entered; /* places entered (levels 1 to 3) */
-    uint64_t bits;
-    zipfit_counts counts;
+    zipfit_block out;
 } state;
 
 typedef struct {
@@ -149,24 +148,26 @@ CURATE_INLINE match search_spot(const view *v, const state *z, int32_t at, int32
 
 /* ---------------------------------------------------------------- symbols and blocks */
 
-static void end_block(state *z) {
-    zipfit_block block = {&z->counts, z->block >= z->base ? z->at - z->block : -1, z->bits};
-    zipfit_blocks(&block, 1);
-    z->bits = block.bits;
+static inline int64_t stored_bytes(const state *z) { return z->block >= z->base ? z->at - z->block : -1; }
+
+static void end_block(const view *v, state *z) {
+    zipfit_block *block = &z->out;
+    block->stored = stored_bytes(z);
+    zipfit_blocks(&block, 1, v->s->simd, v->s->blocks);
     z->block = z->at;
     z->symbols = 0;
-    memset(&z->counts, 0, sizeof z->counts);
-    z->counts.literal[ZIPFIT_END] = 1;
+    memset(&block->counts, 0, sizeof block->counts);
+    block->counts.literal[ZIPFIT_END] = 1;
 }
 
 static inline int tally_match(state *z, int32_t length, int32_t distance) {
-    z->counts.literal[257 + zipfit_length_code((uint32_t)(length - SHORTEST))]++;
-    z->counts.distance[zipfit_distance_code((uint32_t)(distance - 1))]++;
+    z->out.counts.literal[257 + zipfit_length_code((uint32_t)(length - SHORTEST))]++;
+    z->out.counts.distance[zipfit_distance_code((uint32_t)(distance - 1))]++;
     return ++z->symbols == ZIPFIT_BLOCK_SYMBOLS;
 }
 
 static inline int tally_literal(state *z, uint8_t byte) {
-    z->counts.literal[byte]++;
+    z->out.counts.literal[byte]++;
     return ++z->symbols == ZIPFIT_BLOCK_SYMBOLS;
 }
 
@@ -207,10 +208,10 @@ CURATE_INLINE void parse_slow(const view *v, state *z, int watch) {
             z->at = at + before - 1;
             z->pending = 0;
             z->length = SHORTEST - 1;
-            if (CURATE_UNLIKELY(full)) end_block(z);
+            if (CURATE_UNLIKELY(full)) end_block(v, z);
             continue;
         }
-        if (z->pending && CURATE_UNLIKELY(tally_literal(z, v->s->bytes[at - 1]))) end_block(z);
+        if (z->pending && CURATE_UNLIKELY(tally_literal(z, v->s->bytes[at - 1]))) end_block(v, z);
         z->pending = 1;
         z->at = at + 1;
         z->length = best.length;
@@ -266,7 +267,7 @@ static void parse_fast(const view *v, state *z, int watch) {
             full = tally_literal(z, v->s->bytes[at]);
             z->at = at + 1;
         }
-        if (full) end_block(z);
+        if (full) end_block(v, z);
     }
 }
 
@@ -338,15 +339,22 @@ static void join(view *v, state *z, int is_fast, int32_t document, int32_t targe
     unlink_places(v->s, from, linked);
 }
 
-/* Close the last blocks of some streams. */
-static void finish(state *states, int n, int64_t **out) {
-    zipfit_block blocks[ZIPFIT_LANES];
-    for (int i = 0; i < n; i++) {
-        state *z = &states[i];
-        blocks[i] = (zipfit_block){&z->counts, z->block >= z->base ? z->at - z->block : -1, z->bits};
+/* Streams that wait for their last block: a vector's lanes of them are worked on together, whatever document they are of. */
+typedef struct {
+    state states[ZIPFIT_LANES];
+    int64_t *out[ZIPFIT_LANES];
+    int n;
+} queue;
+
+static void finish(const zipfit_scratch *s, queue *q) {
+    zipfit_block *blocks[ZIPFIT_LANES];
+    for (int i = 0; i < q->n; i++) {
+        blocks[i] = &q->states[i].out;
+        blocks[i]->stored = stored_bytes(&q->states[i]);
     }
-    zipfit_blocks(blocks, n);
-    for (int i = 0; i < n; i++) *out[i] = (int64_t)((blocks[i].bits + 7) >> 3);
+    zipfit_blocks(blocks, q->n, s->simd, s->blocks);
+    for (int i = 0; i < q->n; i++) *q->out[i] = (int64_t)((blocks[i]->bits + 7) >> 3);
+    q->n = 0;
 }
 
 static void forget(const zipfit_scratch *s, int32_t length) {
@@ -356,10 +364,10 @@ static void forget(const zipfit_scratch *s, int32_t length) {
 }
 
 static void measure_one(const uint8_t *document, int32_t length, const curate_text *targets, int level,
-                        const zipfit_scratch *s, int64_t *own, int64_t *joined) {
-    state states[ZIPFIT_LANES], parting = {.length = SHORTEST - 1, .counts.literal[ZIPFIT_END] = 1};
-    int64_t *out[ZIPFIT_LANES], spot = 0;
-    int is_fast = level <= 3, n = 0;
+                        const zipfit_scratch *s, queue *q, int64_t *own, int64_t *joined) {
+    state parting = {.length = SHORTEST - 1, .out.counts.literal[ZIPFIT_END] = 1};
+    int64_t spot = 0;
+    int is_fast = level <= 3;
     view v = {s, efforts[level], length, NOWHERE, NULL, NULL};
     memcpy(s->bytes, document, (size_t)length);
     if (is_fast) parse_fast(&v, &parting, 1);
@@ -374,19 +382,19 @@ static void measure_one(const uint8_t *document, int32_t length, const curate_te
         v.total = length + size;
         v.spots = s->spots + spot;
         v.back = s->back + spot;
-        states[n] = parting;
-        join(&v, &states[n], is_fast, length, size);
-        out[n++] = j < 0 ? own : joined + j;
+        q->states[q->n] = parting;
+        join(&v, &q->states[q->n], is_fast, length, size);
+        q->out[q->n++] = j < 0 ? own : joined + j;
         spot += size;
-        if (n < ZIPFIT_LANES && j + 1 < targets->length) continue;
-        finish(states, n, out);
-        n = 0;
+        if (q->n == ZIPFIT_LANES) finish(s, q);
     }
     forget(s, length);
 }
 
 void zipfit_measure(const curate_text *text, const curate_text *targets, int level, const zipfit_scratch *scratch,
                     int64_t *own, int64_t *joined) {
+    queue q = {.n = 0};
+    zipfit_blocks_open(scratch->blocks);
     prepare_all(targets, level, scratch);
     for (int64_t row = 0; row < text->length; row++, own++, joined += targets->length) {
         if (text_is_null(text, row)) {
@@ -396,6 +404,7 @@ void zipfit_measure(const curate_text *text, const curate_text *targets, int lev
         }
         int32_t length;
         const uint8_t *document = row_of(text, row, &length);
-        measure_one(document, length, targets, level, scratch, own, joined);
+        measure_one(document, length, targets, level, scratch, &q, own, joined);
     }
+    finish(scratch, &q);
 }

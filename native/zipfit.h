@@ -47,6 +47,8 @@ typedef struct {
     int32_t *heads;    /* [ZIPFIT_HEADS]: the latest place of a hash, all 0 between calls */
     zipfit_spot *spots; /* one per byte of all targets */
     int32_t *back;      /* as many: the place before of the same hash inside the target, -1 for none */
+    zipfit_block_scratch *blocks; /* aligned to 64 bytes */
+    int simd;           /* as in simd.h */
 } zipfit_scratch;
 
 enum { ZIPFIT_PAD = 320 };

@@ -7,211 +7,184 @@
 /* A node in a heap: weight (15 bits) << 15 | depth (5) << 10 | number (10). Weights sum to at most 16,384 in a block, so
  * no tree is deeper than 20 (Fibonacci). Leaves have their symbol's number, inner nodes follow in the order in which
  * they are made. Nodes compare by weight, then depth; the number does not count, and at a tie the first asked wins. */
-enum { NODE_BITS = 10, WEIGHT_SHIFT = 15, HEAP = 512, NODES = 2 * 288, LENGTH_CODES = 19 };
-#define NODE_MASK ((1u << NODE_BITS) - 1)
+enum { NODE_BITS = 10, WEIGHT_SHIFT = 15, LENGTH_CODES = 19, INNER = 288 };
+#define NODE_MASK ((1 << NODE_BITS) - 1)
 #define KEY_MASK (~NODE_MASK)
-#define WEIGHT_MASK (~((1u << WEIGHT_SHIFT) - 1))
-#define NOTHING UINT32_MAX /* past a heap's end: larger than any node */
+#define WEIGHT_MASK (~((1 << WEIGHT_SHIFT) - 1))
+#define NOTHING INT32_MAX /* past a heap's end: larger than any node */
 
+/* One tree in each lane; a lane's leaves stand in its heap from row 1 on. */
 typedef struct {
-    uint32_t heap[HEAP];
-    uint16_t dad[NODES];
-    uint16_t order[NODES]; /* nodes as they left the heap */
-    int size;              /* nodes in the heap, from 1 */
-    int leaves, next, left;
-    int n_symbols, last_symbol, limit;
-    uint32_t cost; /* bits of all symbols, extra bits not among them */
-    uint8_t lengths[288];
-} tree;
+    int size[ZIPFIT_LANES];
+    int last_symbol[ZIPFIT_LANES];
+    int n_symbols, limit;
+} forest;
 
-/* ---------------------------------------------------------------- the heap */
+/* ---------------------------------------------------------------- the heaps */
 
-/* Let `value` sink from `at`, in each of some heaps. The smaller value stays, the larger one goes on down the path of
- * smaller children; past the place where it belongs that exchanges nothing, so there is no branch to guess wrong. */
-CURATE_INLINE void sink(uint32_t *const *heaps, const uint32_t *values, int lanes, uint32_t at, int levels) {
-    uint32_t k[ZIPFIT_LANES], v[ZIPFIT_LANES];
-    for (int l = 0; l < lanes; l++) k[l] = at, v[l] = values[l];
-    for (int level = 0; level < levels; level++) {
-        for (int l = 0; l < lanes; l++) {
-            uint32_t *heap = heaps[l];
-            uint32_t left = heap[2 * k[l]], right = heap[2 * k[l] + 1];
-            uint32_t is_right = (right & KEY_MASK) <= left;
-            uint32_t child = is_right ? right : left;
-            uint32_t stays = (v[l] & KEY_MASK) <= child;
-            heap[k[l]] = stays ? v[l] : child;
-            v[l] = stays ? child : v[l];
-            k[l] = 2 * k[l] + is_right;
-        }
-    }
-    for (int l = 0; l < lanes; l++) heaps[l][k[l]] = v[l];
+/* How many levels there are below row `from` of a heap. */
+static inline int levels_of(int size, int from) {
+    int levels = 0;
+    while (from << (levels + 1) <= size) levels++;
+    return levels;
 }
 
-static inline int levels_of(int size) { return 31 - __builtin_clz((unsigned)size | 1); }
+#define HEAP_NAME join_4
+#define HEAP_TARGET
+#define HEAP_WIDTH 4
+#define HEAP_WIDE 3
+#include "zipfit_heap.h"
 
-CURATE_INLINE void heapify(tree *const *trees, int lanes) {
-    uint32_t *heaps[ZIPFIT_LANES], values[ZIPFIT_LANES];
-    int most = 0;
-    for (int l = 0; l < lanes; l++) {
-        heaps[l] = trees[l]->heap;
-        if (trees[l]->size > most) most = trees[l]->size;
-    }
-    for (int at = most / 2; at >= 1; at--) {
-        for (int l = 0; l < lanes; l++) values[l] = heaps[l][at];
-        sink(heaps, values, lanes, (uint32_t)at, levels_of(most) - levels_of(at));
-    }
+#if CURATE_X86
+#define HEAP_NAME join_8
+#define HEAP_TARGET CURATE_TARGET_AVX2
+#define HEAP_WIDTH 8
+#define HEAP_WIDE 4
+#include "zipfit_heap.h"
+
+#define HEAP_NAME join_16
+#define HEAP_TARGET CURATE_TARGET_AVX512
+#define HEAP_WIDTH 16
+#define HEAP_WIDE 5
+#include "zipfit_heap.h"
+#endif
+
+static int largest(const int *sizes, int n) {
+    int size = 2;
+    for (int i = 0; i < n; i++)
+        if (sizes[i] > size) size = sizes[i];
+    return size;
 }
 
-/* Take the two smallest nodes out, put their parent in, `steps` times. */
-CURATE_INLINE void join(tree *const *trees, int lanes, int steps) {
-    uint32_t *heaps[ZIPFIT_LANES], values[ZIPFIT_LANES], first[ZIPFIT_LANES];
-    int most = 0;
-    for (int l = 0; l < lanes; l++) {
-        heaps[l] = trees[l]->heap;
-        if (trees[l]->size > most) most = trees[l]->size;
+/* Build the trees of all lanes, as many at a time as a vector holds; joins[lane] becomes the number of rows joined. */
+static void join_lanes(zipfit_block_scratch *s, const forest *f, int n, int simd, int *joins) {
+    int width = simd & SIMD_AVX512 ? 16 : simd & SIMD_AVX2 ? 8 : 4;
+    for (int lane = 0; lane < n; lane += width) {
+        int most = lane + width < n ? width : n - lane, size = largest(f->size + lane, most);
+        for (int i = 0; i < most; i++) joins[lane + i] = size - 1;
+#if CURATE_X86
+        if (width == 16) join_16(s->heap, s->joined, s->cost, size, f->n_symbols);
+        else if (width == 8) join_8(s->heap + lane, s->joined + lane, s->cost + lane, size, f->n_symbols);
+        else
+#endif
+            join_4(s->heap + lane, s->joined + lane, s->cost + lane, size, f->n_symbols);
     }
-    for (int step = 0; step < steps; step++) {
-        int levels = levels_of(--most);
-        for (int l = 0; l < lanes; l++) {
-            uint32_t *end = &heaps[l][trees[l]->size--];
-            first[l] = heaps[l][1];
-            values[l] = *end;
-            *end = NOTHING;
-        }
-        sink(heaps, values, lanes, 1, levels);
-        for (int l = 0; l < lanes; l++) {
-            tree *t = trees[l];
-            uint32_t a = first[l], b = heaps[l][1], node = (uint32_t)t->next++;
-            uint32_t deeper = (a & ~WEIGHT_MASK) > (b & ~WEIGHT_MASK) ? a : b;
-            uint32_t weight = (a & WEIGHT_MASK) + (b & WEIGHT_MASK);
-            values[l] = weight | ((deeper & ~WEIGHT_MASK & KEY_MASK) + (1u << NODE_BITS)) | node;
-            t->cost += weight >> WEIGHT_SHIFT;
-            t->order[t->left] = (uint16_t)(a & NODE_MASK);
-            t->order[t->left + 1] = (uint16_t)(b & NODE_MASK);
-            t->left += 2;
-            t->dad[a & NODE_MASK] = t->dad[b & NODE_MASK] = (uint16_t)node;
-        }
-        sink(heaps, values, lanes, 1, levels);
-    }
-}
-
-/* The trees from the largest to the smallest, so that those that are done first stand last. */
-static void by_size(tree **trees, int n) {
-    for (int i = 1; i < n; i++) {
-        tree *t = trees[i];
-        int j = i;
-        for (; j > 0 && trees[j - 1]->size < t->size; j--) trees[j] = trees[j - 1];
-        trees[j] = t;
-    }
-}
-
-static void build(tree **trees, int n) {
-    by_size(trees, n);
-    if (n == 4) heapify(trees, 4);
-    else
-        for (int l = 0; l < n; l++) heapify(trees + l, 1);
-    if (n >= 4) join(trees, 4, trees[3]->size - 1);
-    if (n >= 3) join(trees, 3, trees[2]->size - 1);
-    if (n >= 2) join(trees, 2, trees[1]->size - 1);
-    join(trees, 1, trees[0]->size - 1);
 }
 
 /* ---------------------------------------------------------------- leaves and code lengths */
 
 /* A tree has two leaves at least: zlib adds symbols 0 and 1 where there are fewer, which cost nothing. */
-static void plant(tree *t, const uint16_t *counts, int n_symbols, int limit) {
-    int size = 0, last = -1;
-    memset(t->heap, 0xff, sizeof t->heap[0] * (n_symbols > 32 ? HEAP : 64));
-    for (int symbol = 0; symbol < n_symbols; symbol++) {
-        t->heap[size + 1] = (uint32_t)counts[symbol] << WEIGHT_SHIFT | (uint32_t)symbol;
-        size += counts[symbol] != 0;
-        if (counts[symbol]) last = symbol;
+static int plant(zipfit_block_scratch *s, forest *f, int lane, const uint16_t *counts) {
+    int32_t *heap = s->heap + lane, size = 0;
+    int last = -1, added = 0;
+    for (int symbol = 0; symbol < f->n_symbols; symbol++) {
+        if (!counts[symbol]) continue;
+        heap[++size * ZIPFIT_LANES] = (int32_t)counts[symbol] << WEIGHT_SHIFT | symbol;
+        last = symbol;
     }
-    t->heap[size + 1] = NOTHING;
-    t->cost = 0;
-    while (size < 2) {
+    for (; size < 2; added++) {
         int symbol = last < 2 ? ++last : 0;
-        t->heap[++size] = 1u << WEIGHT_SHIFT | (uint32_t)symbol;
-        t->cost--;
+        heap[++size * ZIPFIT_LANES] = 1 << WEIGHT_SHIFT | symbol;
     }
-    t->size = t->leaves = size;
-    t->next = t->n_symbols = n_symbols;
-    t->last_symbol = last;
-    t->limit = limit;
-    t->left = 0;
+    f->size[lane] = size;
+    f->last_symbol[lane] = last;
+    return added;
 }
 
 /* Lengths above the limit: zlib moves leaves up one by one, and deals the lengths out anew, longest to the rarest. */
-static void limit_lengths(tree *t, const uint8_t *depth, const uint16_t *counts) {
-    int of_length[32] = {0}, overflow = 0, next = 0;
-    for (int i = 0; i < t->left; i++) {
-        int node = t->order[i], bits = depth[node] < t->limit ? depth[node] : t->limit;
-        overflow += depth[node] > t->limit;
-        if (node < t->n_symbols) of_length[bits]++;
+static void limit_lengths(zipfit_block_scratch *s, const forest *f, int lane, const uint16_t *counts, int joins, int from) {
+    const int32_t *order = s->joined + lane;
+    uint8_t *lengths = s->lengths[lane];
+    int of_length[32] = {0}, overflow = 0, next = 2 * from;
+    for (int i = 2 * from; i < 2 * joins; i++) {
+        int node = order[i * ZIPFIT_LANES] & NODE_MASK, bits = lengths[node] < f->limit ? lengths[node] : f->limit;
+        overflow += lengths[node] > f->limit;
+        if (node < f->n_symbols) of_length[bits]++;
     }
     for (; overflow > 0; overflow -= 2) {
-        int bits = t->limit - 1;
+        int bits = f->limit - 1;
         while (of_length[bits] == 0) bits--;
         of_length[bits]--;
         of_length[bits + 1] += 2;
-        of_length[t->limit]--;
+        of_length[f->limit]--;
     }
-    t->cost = 0;
-    for (int bits = t->limit; bits > 0; bits--) {
+    s->cost[lane] = 0;
+    for (int bits = f->limit; bits > 0; bits--) {
         for (int n = of_length[bits]; n > 0; next++) {
-            int node = t->order[next];
-            if (node >= t->n_symbols) continue;
-            t->lengths[node] = (uint8_t)bits;
-            t->cost += (uint32_t)(bits * counts[node]);
+            int node = order[next * ZIPFIT_LANES] & NODE_MASK;
+            if (node >= f->n_symbols) continue;
+            lengths[node] = (uint8_t)bits;
+            s->cost[lane] += (uint32_t)(bits * counts[node]);
             n--;
         }
     }
 }
 
-static void measure(tree *t, const uint16_t *counts) {
-    uint8_t depth[NODES];
-    int root = t->next - 1, deepest = 0;
-    depth[root] = 0;
-    for (int node = root - 1; node >= t->n_symbols; node--) depth[node] = (uint8_t)(depth[t->dad[node]] + 1);
-    memset(t->lengths, 0, sizeof t->lengths);
-    for (int i = 0; i < t->left; i++) {
-        int node = t->order[i];
-        if (node >= t->n_symbols) continue;
-        t->lengths[node] = depth[node] = (uint8_t)(depth[t->dad[node]] + 1);
-        if (depth[node] > deepest) deepest = depth[node];
+/* Walk the joins back from the root, which has depth 0: both nodes of a join are one deeper than their parent. */
+static void measure(zipfit_block_scratch *s, const forest *f, int lane, const uint16_t *counts, int joins) {
+    const int32_t *order = s->joined + lane;
+    uint8_t *lengths = s->lengths[lane];
+    int from = joins + 1 - f->size[lane], n = f->n_symbols;
+    int height = (s->heap[ZIPFIT_LANES + lane] & ~WEIGHT_MASK) >> NODE_BITS;
+    memset(lengths, 0, (size_t)n);
+    lengths[n + joins - 1] = 0;
+    for (int i = joins - 1; i >= from; i--) {
+        uint8_t depth = (uint8_t)(lengths[n + i] + 1);
+        lengths[order[2 * i * ZIPFIT_LANES] & NODE_MASK] = depth;
+        lengths[order[(2 * i + 1) * ZIPFIT_LANES] & NODE_MASK] = depth;
     }
-    if (deepest > t->limit) limit_lengths(t, depth, counts);
+    if (height > f->limit) limit_lengths(s, f, lane, counts, joins, from);
+}
+
+/* Code lengths of one tree for each block, in scratch->lengths; their cost is added to `bits`. */
+static void grow(zipfit_block_scratch *s, forest *f, const uint16_t *const *counts, int n, int simd, uint32_t *bits) {
+    int rows = f->n_symbols > 32 ? 512 : 64, added[ZIPFIT_LANES], joins[ZIPFIT_LANES];
+    for (int i = 0; i < rows * ZIPFIT_LANES; i++) s->heap[i] = NOTHING;
+    for (int lane = 0; lane < n; lane++) added[lane] = plant(s, f, lane, counts[lane]);
+    join_lanes(s, f, n, simd, joins);
+    for (int lane = 0; lane < n; lane++) {
+        measure(s, f, lane, counts[lane], joins[lane]);
+        bits[lane] += s->cost[lane] - (uint32_t)added[lane];
+    }
 }
 
 /* ---------------------------------------------------------------- how code lengths are sent */
 
-/* A run of zeros: as such (1, 2), code 17 (3..10), code 18 (11..138). */
-static void count_zeros(int run, uint16_t *counts) {
-    counts[18] += (uint16_t)(run / 138);
+/* What a run of `run` equal lengths is sent as: the length itself so often (bits 0..7), and codes 16 (8..15), 17 (16..23)
+ * and 18 (24..31). Zeros: as such (1, 2), 17 for 3 to 10, 18 for 11 to 138. Others: once as such, then 16 for 3 to 6
+ * more; what is shorter as such. */
+static uint32_t run_of_zeros(int run) {
+    uint32_t codes = (uint32_t)(run / 138) << 24;
     run %= 138;
-    if (run < 3) counts[0] += (uint16_t)run;
-    else if (run <= 10) counts[17]++;
-    else counts[18]++;
+    if (run < 3) return codes + (uint32_t)run;
+    return codes + (run <= 10 ? 1u << 16 : 1u << 24);
 }
 
-/* A run of one length: once as such, then code 16 for 3 to 6 more; shorter ones as such. A first piece may be 7 long. */
-static void count_equal(int length, int run, uint16_t *counts) {
-    int piece = run < 7 ? run : 7;
-    if (piece < 4) counts[length] += (uint16_t)piece;
-    else counts[length]++, counts[16]++;
-    run -= piece;
-    counts[16] += (uint16_t)(run / 6);
-    run %= 6;
-    if (run < 3) counts[length] += (uint16_t)run;
-    else counts[16]++;
+static uint32_t run_of_others(int run) {
+    int piece = run < 7 ? run : 7, rest = (run - piece) % 6;
+    uint32_t codes = piece < 4 ? (uint32_t)piece : 1u + (1u << 8);
+    codes += (uint32_t)((run - piece) / 6) << 8;
+    return codes + (rest < 3 ? (uint32_t)rest : 1u << 8);
 }
 
-static void count_lengths(const tree *t, uint16_t *counts) {
-    const uint8_t *lengths = t->lengths;
-    for (int i = 0, end = 0; i <= t->last_symbol; i = end) {
-        while (end <= t->last_symbol && lengths[end] == lengths[i]) end++;
-        if (lengths[i]) count_equal(lengths[i], end - i, counts);
-        else count_zeros(end - i, counts);
+void zipfit_blocks_open(zipfit_block_scratch *scratch) {
+    for (int run = 0; run < ZIPFIT_RUNS; run++) {
+        scratch->runs[0][run] = run_of_zeros(run);
+        scratch->runs[1][run] = run_of_others(run);
     }
+}
+
+static void count_lengths(const zipfit_block_scratch *s, const uint8_t *lengths, int last, uint16_t *counts) {
+    uint32_t codes = 0;
+    for (int i = 0, end = 0; i <= last; i = end) {
+        while (end <= last && lengths[end] == lengths[i]) end++;
+        uint32_t run = s->runs[lengths[i] != 0][end - i];
+        counts[lengths[i]] += (uint16_t)(run & 0xff);
+        codes += run >> 8;
+    }
+    counts[16] += (uint16_t)(codes & 0xff);
+    counts[17] += (uint16_t)(codes >> 8 & 0xff);
+    counts[18] += (uint16_t)(codes >> 16);
 }
 
 /* ---------------------------------------------------------------- blocks */
@@ -226,10 +199,9 @@ static uint32_t extra_bits(const zipfit_counts *c) {
 /* The fixed code: 8 bits, but 9 for bytes from 144 and 7 for codes 256 to 279; 5 for a distance. */
 static uint32_t fixed_bits(const zipfit_counts *c) {
     uint32_t bits = 0;
-    for (int i = 0; i < 144; i++) bits += 8u * c->literal[i];
-    for (int i = 144; i < 256; i++) bits += 9u * c->literal[i];
-    for (int i = 256; i < 280; i++) bits += 7u * c->literal[i];
-    for (int i = 280; i < 286; i++) bits += 8u * c->literal[i];
+    for (int i = 0; i < 288; i++) bits += 8u * c->literal[i];
+    for (int i = 144; i < 256; i++) bits += c->literal[i];
+    for (int i = 256; i < 280; i++) bits -= c->literal[i];
     for (int i = 0; i < 30; i++) bits += 5u * c->distance[i];
     return bits;
 }
@@ -243,8 +215,8 @@ static uint32_t header_bits(const uint16_t *counts) {
 }
 
 static void choose(zipfit_block *block, uint32_t dynamic) {
-    uint32_t extra = extra_bits(block->counts);
-    uint32_t fixed = fixed_bits(block->counts) + extra;
+    uint32_t extra = extra_bits(&block->counts);
+    uint32_t fixed = fixed_bits(&block->counts) + extra;
     dynamic += extra;
     uint32_t dynamic_bytes = (dynamic + 3 + 7) >> 3, fixed_bytes = (fixed + 3 + 7) >> 3;
     uint32_t best_bytes = fixed_bytes <= dynamic_bytes ? fixed_bytes : dynamic_bytes;
@@ -253,25 +225,19 @@ static void choose(zipfit_block *block, uint32_t dynamic) {
     else block->bits += 3 + (fixed_bytes == best_bytes ? fixed : dynamic);
 }
 
-void zipfit_blocks(zipfit_block *blocks, int n) {
-    tree literal[ZIPFIT_LANES], distance[ZIPFIT_LANES], header[ZIPFIT_LANES], *lanes[ZIPFIT_LANES];
-    uint16_t counts[ZIPFIT_LANES][32];
-    memset(counts, 0, sizeof counts);
-    for (int i = 0; i < n; i++) plant(lanes[i] = &literal[i], blocks[i].counts->literal, ZIPFIT_LITERALS, 15);
-    build(lanes, n);
-    for (int i = 0; i < n; i++) plant(lanes[i] = &distance[i], blocks[i].counts->distance, ZIPFIT_DISTANCES, 15);
-    build(lanes, n);
-    for (int i = 0; i < n; i++) {
-        measure(&literal[i], blocks[i].counts->literal);
-        measure(&distance[i], blocks[i].counts->distance);
-        count_lengths(&literal[i], counts[i]);
-        count_lengths(&distance[i], counts[i]);
-        plant(lanes[i] = &header[i], counts[i], LENGTH_CODES, 7);
-    }
-    build(lanes, n);
-    for (int i = 0; i < n; i++) {
-        measure(&header[i], counts[i]);
-        uint32_t dynamic = literal[i].cost + distance[i].cost + header[i].cost + header_bits(counts[i]);
-        choose(&blocks[i], dynamic);
-    }
+void zipfit_blocks(zipfit_block *const *blocks, int n, int simd, zipfit_block_scratch *s) {
+    const uint16_t *counts[ZIPFIT_LANES];
+    uint32_t bits[ZIPFIT_LANES] = {0};
+    forest literals = {.n_symbols = ZIPFIT_LITERALS, .limit = 15}, distances = {.n_symbols = ZIPFIT_DISTANCES, .limit = 15};
+    forest codes = {.n_symbols = LENGTH_CODES, .limit = 7};
+    memset(s->header, 0, sizeof s->header);
+    for (int i = 0; i < n; i++) counts[i] = blocks[i]->counts.literal;
+    grow(s, &literals, counts, n, simd, bits);
+    for (int i = 0; i < n; i++) count_lengths(s, s->lengths[i], literals.last_symbol[i], s->header[i]);
+    for (int i = 0; i < n; i++) counts[i] = blocks[i]->counts.distance;
+    grow(s, &distances, counts, n, simd, bits);
+    for (int i = 0; i < n; i++) count_lengths(s, s->lengths[i], distances.last_symbol[i], s->header[i]);
+    for (int i = 0; i < n; i++) counts[i] = s->header[i];
+    grow(s, &codes, counts, n, simd, bits);
+    for (int i = 0; i < n; i++) choose(blocks[i], bits[i] + header_bits(s->header[i]));
 }
