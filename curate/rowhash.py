@@ -39,10 +39,32 @@ def hash_rows(task: HashTask) -> pa.Table:
 def of_rows(batch: pa.RecordBatch | pa.Table) -> list[str]:
     """One hash per row; columns in order of their names, values as Python prints them."""
     names = sorted(n for n in batch.schema.names if not n.startswith("__"))
-    columns = [batch.column(n).to_pylist() for n in names]
+    columns = [_plain(batch.column(n)).to_pylist() for n in names]
     if not columns:
         return [""] * batch.num_rows
     return [
         xxhash.xxh3_128_hexdigest(repr(row).encode("utf-8", "surrogatepass"))
         for row in zip(*columns, strict=True)
     ]
+
+
+def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    kind = plain_type(column.type)
+    return column if kind == column.type else column.cast(kind)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What a column is cast to before Python holds its values: nanosecond times become text, durations counts."""
+    if pa.types.is_duration(kind):
+        return pa.int64()
+    if (pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) and kind.unit == "ns":
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([item.with_type(plain_type(item.type)) for item in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)))
+    return kind

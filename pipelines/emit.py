@@ -26,7 +26,7 @@ from curate.docs import Wide
 from curate.errors import InternalError, StageError
 from curate.plan import Node, kept_rows, part_name, stored_column
 from curate.recipe import EmitSpec
-from curate.rowhash import of_rows
+from curate.rowhash import of_rows, plain_type
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, WORDS
 from curate.store import digest, point, sync
 
@@ -237,7 +237,7 @@ def _write_jsonl(table: pa.Table, out: Path) -> None:
     import orjson
     import zstandard
 
-    schema = pa.schema([item.with_type(json_type(item.type)) for item in table.schema])
+    schema = pa.schema([item.with_type(plain_type(item.type)) for item in table.schema])
     with open(out, "wb") as raw, zstandard.ZstdCompressor(level=3).stream_writer(raw) as file:
         for batch in table.cast(schema).to_batches(max_chunksize=1024):
             for row in batch.to_pylist():
@@ -245,23 +245,6 @@ def _write_jsonl(table: pa.Table, out: Path) -> None:
                     file.write(orjson.dumps(row, default=json_value, option=orjson.OPT_APPEND_NEWLINE))
                 except TypeError as error:
                     raise StageError(f"emit: a column cannot be written as JSON ({error}); use emit: {{format: parquet}}") from error
-
-
-def json_type(kind: pa.DataType) -> pa.DataType:
-    """What a column is turned into before it is written as JSON: times of a nanosecond to text, durations to counts."""
-    if pa.types.is_duration(kind):
-        return pa.int64()
-    if (pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) and kind.unit == "ns":
-        return pa.string()
-    if pa.types.is_struct(kind):
-        return pa.struct([item.with_type(json_type(item.type)) for item in kind])
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(json_type(kind.value_type)), kind.list_size)
-    if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(json_type(kind.value_type)))
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(json_type(kind.value_type)))
-    return kind
 
 
 def json_value(value: Any) -> Any:

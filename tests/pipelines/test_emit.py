@@ -192,7 +192,7 @@ def rich() -> pa.Table:
 
 def shown(column: pa.ChunkedArray) -> str:
     """The values as Python prints them; nanoseconds, which it has no type for, as text."""
-    return repr(column.cast(emit.json_type(column.type)).to_pylist())
+    return repr(column.cast(emit.plain_type(column.type)).to_pylist())
 
 
 def test_the_users_columns_survive_in_parquet(tmp_path: Path) -> None:
