@@ -4,7 +4,7 @@ For gzip, zlib and raw DEFLATE the lengths are stock zlib's, byte for byte, what
 the work is done by native/zipfit.c. zstd and lz4 go through their libraries, which do make the streams.
 
     >>> lengths(pa.array(["", "abcabcabcabc"]), Compressor("gzip", 6)).tolist()
-    [20, 26]
+    [20, 25]
 """
 
 from __future__ import annotations
