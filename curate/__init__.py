@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from curate.api import Result, check, open_run, run, score, select
+    from curate.api import Result, check, dedup, open_run, run, score, select
     from curate.catalog import OpenRun
     from curate.errors import ConfigError, CurateError, DataError, InternalError, RunHeldError, StageError
     from curate.pipelines.compare import compare
 
 _PLACES = {
-    "Result": "curate.api", "check": "curate.api", "open_run": "curate.api", "run": "curate.api", "score": "curate.api",
+    "Result": "curate.api", "check": "curate.api", "dedup": "curate.api", "open_run": "curate.api", "run": "curate.api", "score": "curate.api",
     "select": "curate.api", "OpenRun": "curate.catalog", "compare": "curate.pipelines.compare", "ConfigError": "curate.errors",
     "CurateError": "curate.errors", "DataError": "curate.errors", "InternalError": "curate.errors", "RunHeldError": "curate.errors",
     "StageError": "curate.errors",
@@ -29,7 +29,7 @@ _PLACES = {
 
 __all__ = [
     "ConfigError", "CurateError", "DataError", "InternalError", "OpenRun", "Result", "RunHeldError", "StageError", "__version__",
-    "check", "compare", "open_run", "run", "score", "select",
+    "check", "compare", "dedup", "open_run", "run", "score", "select",
 ]  # fmt: skip
 
 

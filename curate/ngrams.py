@@ -34,7 +34,7 @@ MAX_BUCKETS = 2**31 - 1
 SKIP_CELL = 255
 
 # Variants give the same bits; CURATE_SIMD is for tests and for machines whose processor lies about itself.
-_SIMD_LEVELS = {"scalar": 0, "sse2": 1, "avx2": 3, "sha": 7, "avx512": 15}
+SIMD_LEVELS = {"scalar": 0, "sse2": 1, "avx2": 3, "sha": 7, "avx512": 15}
 _CACHE_SLOTS = 1 << 18  # 24 bytes each: 6 MB, of which the hot part stays in the second-level cache
 _CACHE_SLOT_BYTES = 24
 
@@ -180,9 +180,9 @@ def simd() -> int:
     level = os.environ.get("CURATE_SIMD")
     if level is None:
         return features
-    if level not in _SIMD_LEVELS:
-        raise ConfigError(f"expected CURATE_SIMD as one of {', '.join(_SIMD_LEVELS)}, got {level!r}")
-    return features & _SIMD_LEVELS[level]
+    if level not in SIMD_LEVELS:
+        raise ConfigError(f"expected CURATE_SIMD as one of {', '.join(SIMD_LEVELS)}, got {level!r}")
+    return features & SIMD_LEVELS[level]
 
 
 def _settings(spec: NgramSpec) -> _native.Settings:

@@ -151,3 +151,23 @@ def noise_bits(key: int, stream: int) -> int:
     before = finalise((stream + 0x9E3779B97F4A7C15) & MASK)
     after = finalise((stream + 0xD1B54A32D192ED03) & MASK)
     return finalise((finalise(key ^ before) + after) & MASK)
+
+
+def white_space_tokens(text: str, unit: str) -> list[str]:
+    """What MinHash calls a token."""
+    return text.lower().split() if unit == "word" else [char for char in text.lower() if not char.isspace()]
+
+
+def shingles(text: str, n: int, unit: str) -> list[tuple[str, ...]]:
+    """Runs of n tokens; the whole of a shorter text that has one."""
+    found = white_space_tokens(text, unit)
+    runs = [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
+    return runs or ([tuple(found)] if found else [])
+
+
+def shingle_hash(shingle: Sequence[str]) -> int:
+    """native/minhash.h's g; C0 is odd, so it is its own multiplier."""
+    total = 0
+    for token in shingle:
+        total = (total * FIRST[0] + mix64_token(token.encode())) & MASK
+    return fold(total ^ FIRST[4], FIRST[5])
