@@ -36,6 +36,13 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("dedup_exact", {}),
     ("dedup_exact", {"normalize": ["nfc", "case", "space"]}),
     ("dedup_exact", {"normalize": ["space"], "keep": "longest"}),
+    ("minhash", {}),
+    ("minhash", {"unit": "char", "ngram": 3, "num_perm": 20}),
+    ("minhash", {"scheme": "legacy", "num_perm": 33, "threshold": 0.5}),
+    ("minhash", {"scheme": "affine32", "unit": "word", "ngram": 1}),
+    ("zipfit", {}),
+    ("zipfit", {"level": 1, "compressor": "deflate", "max_targets": 1}),
+    ("zipfit", {"compressor": "zstd", "level": 3}),
     ("select", {"how": "random", "budget": "50%"}),
     ("select", {"how": "random_balanced", "group_by": "source", "budget": 3}),
 ]
