@@ -1,0 +1,138 @@
+"""`curate compare` from outside: equal budgets, an honest verdict, a diagnostic checked by hand."""
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import curate
+from curate.errors import ConfigError, DataError
+from curate.ngrams import NgramSpec, bucket
+from curate.pipelines.compare import Comparison
+
+SMALL = Path(__file__).parent.parent.parent / "data_samples" / "small"
+
+
+def recipe(**select: Any) -> dict[str, Any]:
+    return {
+        "corpus": {"paths": [str(SMALL / "pool")], "id": "id", "source": "source"},
+        "targets": {"maths": {"guide": str(SMALL / "guide.jsonl"), "test": str(SMALL / "test.jsonl")}},
+        "seed": 7,
+        "stages": [{"length": {"min_bytes": 20}}, {"dedup_exact": {}}, {"dsir": {"laplace": 0.1}}, {"select": select}],
+    }
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison]:
+    folder = tmp_path_factory.mktemp("judged") / "run"
+    return folder, curate.compare(recipe(by="dsir", how="top_k", budget="10%"), run=folder, workers=1)
+
+
+def test_a_selection_of_the_right_kind_is_better_than_random(judged: tuple[Path, Comparison]) -> None:
+    found = judged[1].targets[0].verdict
+    assert found.word == "better"
+    assert 0 < found.low < found.difference < found.high
+
+
+def test_a_random_selection_shows_no_difference(tmp_path: Path) -> None:
+    found = curate.compare(recipe(how="random", budget="10%"), run=tmp_path / "run", workers=1)
+    assert found.targets[0].verdict.word == "no difference shown"
+
+
+def test_the_worst_documents_are_worse_than_random(tmp_path: Path) -> None:
+    found = curate.compare(recipe(by="dsir", how="top_k", order="asc", budget="10%"), run=tmp_path / "run", workers=1)
+    assert found.targets[0].verdict.word == "worse"
+
+
+def test_no_arm_holds_more_than_the_selection_and_none_falls_short_by_more_than_a_document(
+    judged: tuple[Path, Comparison],
+) -> None:
+    folder, found = judged
+    largest = max(curate.open_run(folder).arrow("SELECT curate_bytes FROM docs")["curate_bytes"].to_pylist())
+    arms = found.targets[0].arms
+    assert [arm.name for arm in arms] == ["selection", *(f"random {i}" for i in range(10))]
+    assert arms[0].bytes == found.selection_bytes == found.budget_bytes
+    for arm in arms:
+        assert found.budget_bytes - largest < arm.bytes <= found.budget_bytes
+
+
+def test_random_draws_come_from_the_documents_that_reached_the_selection(judged: tuple[Path, Comparison]) -> None:
+    folder, found = judged
+    reached = curate.open_run(folder).arrow("SELECT count(*) AS n FROM docs WHERE select_keep IS NOT NULL")["n"].to_pylist()
+    assert [found.eligible_documents] == reached
+
+
+def test_the_answer_does_not_depend_on_the_number_of_workers(judged: tuple[Path, Comparison], tmp_path: Path) -> None:
+    again = curate.compare(recipe(by="dsir", how="top_k", budget="10%"), run=tmp_path / "run", workers=2)
+    assert again.targets == judged[1].targets
+
+
+def test_the_result_is_written_down(judged: tuple[Path, Comparison]) -> None:
+    folder, found = judged
+    written = json.loads((folder / "compare.json").read_text())
+    assert written["targets"][0]["verdict"]["word"] == found.targets[0].verdict.word
+    assert written["judge"] == "ngram"
+
+
+def test_kl_reduction_is_that_of_counts_made_by_hand(judged: tuple[Path, Comparison]) -> None:
+    folder, found = judged
+    texts = {row["doc"]: row["text"] for row in curate.open_run(folder).arrow("SELECT doc, text FROM texts").to_pylist()}
+    rows = curate.open_run(folder).arrow("SELECT doc, curate_keep, select_keep IS NOT NULL AS reached FROM docs").to_pylist()
+    test = [json.loads(line)["text"] for line in (SMALL / "test.jsonl").read_text().splitlines()]
+
+    def shares(documents: list[str]) -> list[float]:
+        counts: Counter[int] = Counter()
+        for text in documents:
+            tokens = re.findall(r"\w+|[^\w\s]+", text.lower())
+            for order in (1, 2):
+                for i in range(len(tokens) - order + 1):
+                    counts[bucket(tokens[i : i + order], NgramSpec())] += 1
+        total = sum(counts.values()) + 10_000
+        return [(counts[b] + 1) / total for b in range(10_000)]
+
+    target = shares(test)
+    pool = shares([texts[r["doc"]] for r in rows if r["reached"]])
+    chosen = shares([texts[r["doc"]] for r in rows if r["curate_keep"]])
+    expected = sum(t * math.log(t / p) for t, p in zip(target, pool, strict=True)) - sum(
+        t * math.log(t / c) for t, c in zip(target, chosen, strict=True)
+    )
+    assert found.targets[0].kl.selection == pytest.approx(expected, rel=1e-9)
+    least, most = found.targets[0].kl.random_least, found.targets[0].kl.random_most
+    assert least <= found.targets[0].kl.random_mean <= most < found.targets[0].kl.selection
+
+
+def test_an_arm_larger_than_the_judge_takes_is_sampled_like_every_other(tmp_path: Path) -> None:
+    raw = recipe(by="dsir", how="top_k", budget="50%") | {"compare": {"max_bytes": 5000}}
+    found = curate.compare(raw, run=tmp_path / "run", workers=1)
+    assert found.budget_bytes == 5000 < found.selection_bytes
+    assert all(arm.bytes <= 5000 for arm in found.targets[0].arms)
+
+
+def test_a_target_without_a_test_cannot_be_judged(tmp_path: Path) -> None:
+    raw = recipe(by="dsir", how="top_k", budget="10%")
+    raw["targets"] = {"maths": {"guide": str(SMALL / "guide.jsonl")}}
+    with pytest.raises(ConfigError, match="needs a target with a test"):
+        curate.compare(raw, run=tmp_path / "run")
+
+
+def test_a_judge_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--judge ngram"):
+        curate.compare(recipe(how="random", budget=5), judge="gpt", run=tmp_path / "run")
+
+
+def test_an_empty_selection_is_not_judged(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="selection is empty"):
+        curate.compare(recipe(how="random", budget=0), run=tmp_path / "run", workers=1)
+
+
+def test_the_test_is_not_in_what_the_arms_learn_from(judged: tuple[Path, Comparison]) -> None:
+    folder, _ = judged
+    test = {hashlib.sha256(json.loads(line)["text"].encode()).hexdigest() for line in (SMALL / "test.jsonl").read_text().splitlines()}
+    published = pq.read_table(folder / "mixture" / "data")["text"].to_pylist()
+    assert not test & {hashlib.sha256(text.encode()).hexdigest() for text in published}
