@@ -39,7 +39,8 @@ def expected(text: str, spec: MinhashSpec, unit: str) -> tuple[list[int], int, i
 
 
 def signed(texts: list[str], spec: MinhashSpec) -> list[list[int]]:
-    return minhash.signatures(pa.array(texts, pa.string()), spec).values.tolist()
+    found: list[list[int]] = minhash.signatures(pa.array(texts, pa.string()), spec).values.tolist()
+    return found
 
 
 # ------------------------------------------------------------------ datasketch's numbers
@@ -130,7 +131,7 @@ def test_the_native_scheme_has_these_numbers_for_good(level: str) -> None:
     assert values[5] == 0xFCF8757EC448A1A9
 
 
-ALPHABET = st.sampled_from(list("aA bB\n\t.é ÉßẞİΣσς\u0345\u00a0\u2003\u3000\x1c\x85你好กि😀'_") + ["word ", "  ", "x" * 20, "Ⱥ"])
+ALPHABET = st.sampled_from([*"aA bB\n\t.é ÉßẞİΣσς\u0345\u00a0\u2003\u3000\x1c\x85你好กि😀'_", "word ", "  ", "x" * 20, "Ⱥ"])
 
 
 @settings(max_examples=150, deadline=None)
