@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from curate.params import Problems, build, did_you_mean
 from curate.recipe import Recipe
 from curate.runner import Outcome, Run
 from curate.stage import BYTES, IDENTITY, KEY, TEXT, WORDS, Context
-from curate.store import write_atomically
+from curate.store import sweep_beside, write_atomically
 
 #: Which columns of a score file name its rows, in the file's metadata: `select` carries them over.
 KEYS = b"curate.keys"
@@ -172,11 +173,8 @@ def _publish(out: Path, write: Any) -> None:
     out = out.resolve()
     if not out.parent.is_dir():
         raise ConfigError(f"expected a folder for the result, got nothing at {out.parent}")
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        write_atomically(out, write, scratch)
-    finally:
-        scratch.rmdir()
+    sweep_beside(out)
+    write_atomically(out, write, out.parent, name=f".{out.name}.{os.getpid()}.making")
 
 
 def select(

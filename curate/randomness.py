@@ -9,6 +9,8 @@ for), so the order of documents, the number of workers and the cut into files ca
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -60,9 +62,9 @@ def _chunk_keys(chunk: pa.Array) -> Uint64:
     _, offsets_buffer, data_buffer = chunk.buffers()
     offsets = np.frombuffer(offsets_buffer, _OFFSETS[chunk.type])[chunk.offset :][: len(chunk) + 1].tolist()
     data = memoryview(data_buffer) if data_buffer is not None else memoryview(b"")
-    digest = xxhash.xxh3_64_intdigest
-    digests = (digest(data[offsets[i] : offsets[i + 1]]) for i in range(len(chunk)))
-    keys = np.fromiter(digests, dtype=np.uint64, count=len(chunk))
+    digest = xxhash.xxh3_64_digest  # its bytes are big-endian; joining them is quicker than making numbers one by one
+    joined = b"".join([digest(data[a:b]) for a, b in pairwise(offsets)])
+    keys = np.frombuffer(joined, ">u8").astype(np.uint64)
     if chunk.null_count:
         keys[chunk.is_null().to_numpy(zero_copy_only=False)] = 0
     return keys

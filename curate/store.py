@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -37,11 +38,29 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(msgspec.json.encode([FORMAT, *parts], order="deterministic"), digest_size=16).hexdigest()
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], scratch: Path) -> None:
+def sweep_beside(out: Path) -> None:
+    """Remove what calls that were killed while writing `out` left beside it."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.making"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not _alive(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], scratch: Path, *, name: str | None = None) -> None:
     """Let `write` fill a temporary file in `scratch` (same file system), sync it, and rename it to `path`."""
     scratch.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = scratch / f"{os.getpid()}-{digest(str(path))}"
+    temporary = scratch / (name or f"{os.getpid()}-{digest(str(path))}")
     try:
         write(temporary)
         sync(temporary)
