@@ -145,7 +145,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 def find(path: Path | str) -> Path:
     """The recipe's file: as given, or one that ships with curate under that name."""
     file = Path(path)
-    if file.exists() or file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
+    if file.is_file() or file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
         return file
     shipped = {f.stem: f for f in shipped_recipes()}
     if file.name in shipped:

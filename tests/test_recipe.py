@@ -301,3 +301,9 @@ def test_wrong_words_exit_with_2(words: list[str]) -> None:
     done = call(*words)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_a_shipped_recipes_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert recipes.find("demo").name == "demo.yaml"
