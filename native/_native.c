@@ -767,17 +767,21 @@ static void *zipfit_scratch_hold(const curate_text *text, const curate_text *tar
                      (int)ZIPFIT_MAX_BYTES, (long long)longest);
         return NULL;
     }
-    size_t room = (size_t)longest + ZIPFIT_PAD, spots = (size_t)all, align = _Alignof(zipfit_block_scratch);
-    size_t bytes = (ZIPFIT_HEADS + 2 * room + spots) * sizeof(int32_t) + spots * sizeof(zipfit_spot) + room;
-    uint8_t *block = PyMem_RawCalloc(1, align + sizeof(zipfit_block_scratch) + bytes);
+    size_t room = (size_t)longest + ZIPFIT_PAD, align = _Alignof(zipfit_block_scratch);
+    size_t bytes = sizeof(zipfit_block_scratch) + (size_t)targets->length * sizeof(zipfit_target);
+    bytes += (ZIPFIT_HEADS + 2 * room) * sizeof(int32_t) + (size_t)all * ZIPFIT_PREPARED_BYTES;
+    bytes += ZIPFIT_FILTER_BYTES + (size_t)longest_row(targets) * sizeof(uint16_t) + room;
+    uint8_t *block = PyMem_RawCalloc(1, align + bytes);
     if (!block) return PyErr_NoMemory();
     scratch->blocks = (zipfit_block_scratch *)(block + (align - (uintptr_t)block % align));
-    scratch->heads = (int32_t *)(scratch->blocks + 1);
+    scratch->targets = (zipfit_target *)(scratch->blocks + 1);
+    scratch->heads = (int32_t *)(scratch->targets + targets->length);
     scratch->links = scratch->heads + ZIPFIT_HEADS;
     scratch->inserted = scratch->links + room;
-    scratch->back = scratch->inserted + room;
-    scratch->spots = (zipfit_spot *)(scratch->back + spots);
-    scratch->bytes = (uint8_t *)(scratch->spots + spots);
+    scratch->prepared = (uint8_t *)(scratch->inserted + room);
+    scratch->asked = (uint16_t *)(scratch->prepared + (size_t)all * ZIPFIT_PREPARED_BYTES);
+    scratch->filter = (uint8_t *)(scratch->asked + longest_row(targets));
+    scratch->bytes = scratch->filter + ZIPFIT_FILTER_BYTES;
     return block;
 }
 
