@@ -4,6 +4,10 @@
 
 #include "simd.h"
 
+#if CURATE_X86
+#include <emmintrin.h>
+#endif
+
 /* A node in a heap: weight (15 bits) << 15 | depth (5) << 10 | number (10). Weights sum to at most 16,384 in a block, so
  * no tree is deeper than 20 (Fibonacci). Leaves have their symbol's number, inner nodes follow in the order in which
  * they are made. Nodes compare by weight, then depth; the number does not count, and at a tie the first asked wins. */
@@ -73,14 +77,31 @@ static void join_lanes(zipfit_block_scratch *s, const forest *f, int n, int simd
 
 /* ---------------------------------------------------------------- leaves and code lengths */
 
+/* One bit for each of 16 counts that is not 0. */
+static inline uint32_t used16(const uint16_t *counts) {
+#if CURATE_X86
+    __m128i zero = _mm_setzero_si128();
+    __m128i low = _mm_cmpeq_epi16(_mm_loadu_si128((const __m128i *)counts), zero);
+    __m128i high = _mm_cmpeq_epi16(_mm_loadu_si128((const __m128i *)(counts + 8)), zero);
+    return 0xffff ^ (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, high));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; i++) bits |= (uint32_t)(counts[i] != 0) << i;
+    return bits;
+#endif
+}
+
 /* A tree has two leaves at least: zlib adds symbols 0 and 1 where there are fewer, which cost nothing. */
 static int plant(zipfit_block_scratch *s, forest *f, int lane, const uint16_t *counts) {
     int32_t *heap = s->heap + lane, size = 0;
     int last = -1, added = 0;
-    for (int symbol = 0; symbol < f->n_symbols; symbol++) {
-        if (!counts[symbol]) continue;
-        heap[++size * ZIPFIT_LANES] = (int32_t)counts[symbol] << WEIGHT_SHIFT | symbol;
-        last = symbol;
+    for (int symbols = 0; symbols < f->n_symbols; symbols += 16) {
+        uint32_t used = used16(counts + symbols);
+        if (symbols + 16 > f->n_symbols) used &= (1u << (f->n_symbols - symbols)) - 1;
+        for (; used; used &= used - 1) {
+            last = symbols + __builtin_ctz(used);
+            heap[++size * ZIPFIT_LANES] = (int32_t)counts[last] << WEIGHT_SHIFT | last;
+        }
     }
     for (; size < 2; added++) {
         int symbol = last < 2 ? ++last : 0;
@@ -94,7 +115,7 @@ static int plant(zipfit_block_scratch *s, forest *f, int lane, const uint16_t *c
 /* Lengths above the limit: zlib moves leaves up one by one, and deals the lengths out anew, longest to the rarest. */
 static void limit_lengths(zipfit_block_scratch *s, const forest *f, int lane, const uint16_t *counts, int joins, int from) {
     const int32_t *order = s->joined + lane;
-    uint8_t *lengths = s->lengths[lane];
+    uint8_t *lengths = s->lengths[lane] + 1;
     int of_length[32] = {0}, overflow = 0, next = 2 * from;
     for (int i = 2 * from; i < 2 * joins; i++) {
         int node = order[i * ZIPFIT_LANES] & NODE_MASK, bits = lengths[node] < f->limit ? lengths[node] : f->limit;
@@ -123,7 +144,7 @@ static void limit_lengths(zipfit_block_scratch *s, const forest *f, int lane, co
 /* Walk the joins back from the root, which has depth 0: both nodes of a join are one deeper than their parent. */
 static void measure(zipfit_block_scratch *s, const forest *f, int lane, const uint16_t *counts, int joins) {
     const int32_t *order = s->joined + lane;
-    uint8_t *lengths = s->lengths[lane];
+    uint8_t *lengths = s->lengths[lane] + 1;
     int from = joins + 1 - f->size[lane], n = f->n_symbols;
     int height = (s->heap[ZIPFIT_LANES + lane] & ~WEIGHT_MASK) >> NODE_BITS;
     memset(lengths, 0, (size_t)n);
@@ -174,13 +195,34 @@ void zipfit_blocks_open(zipfit_block_scratch *scratch) {
     }
 }
 
+/* One bit for each of 16 lengths that is not the one before. */
+static inline uint32_t changes16(const uint8_t *lengths) {
+#if CURATE_X86
+    __m128i here = _mm_loadu_si128((const __m128i *)lengths);
+    __m128i before = _mm_loadu_si128((const __m128i *)(lengths - 1));
+    return 0xffff ^ (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(here, before));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; i++) bits |= (uint32_t)(lengths[i] != lengths[i - 1]) << i;
+    return bits;
+#endif
+}
+
+/* Count the codes of a tree's lengths. The first length has one before it, and those behind the last are room to read. */
 static void count_lengths(const zipfit_block_scratch *s, const uint8_t *lengths, int last, uint16_t *counts) {
     uint32_t codes = 0;
-    for (int i = 0, end = 0; i <= last; i = end) {
-        while (end <= last && lengths[end] == lengths[i]) end++;
-        uint32_t run = s->runs[lengths[i] != 0][end - i];
-        counts[lengths[i]] += (uint16_t)(run & 0xff);
-        codes += run >> 8;
+    int start = 0;
+    for (int block = 0; start <= last; block += 16) {
+        uint32_t changes = changes16(lengths + block);
+        if (block == 0) changes &= ~1u;
+        if (block + 16 > last) changes = (changes & ((1u << (last - block + 1)) - 1)) | 1u << (last - block + 1);
+        for (; changes; changes &= changes - 1) {
+            int end = block + __builtin_ctz(changes), length = lengths[start];
+            uint32_t run = s->runs[length != 0][end - start];
+            counts[length] += (uint16_t)(run & 0xff);
+            codes += run >> 8;
+            start = end;
+        }
     }
     counts[16] += (uint16_t)(codes & 0xff);
     counts[17] += (uint16_t)(codes >> 8 & 0xff);
@@ -233,10 +275,10 @@ void zipfit_blocks(zipfit_block *const *blocks, int n, int simd, zipfit_block_sc
     memset(s->header, 0, sizeof s->header);
     for (int i = 0; i < n; i++) counts[i] = blocks[i]->counts.literal;
     grow(s, &literals, counts, n, simd, bits);
-    for (int i = 0; i < n; i++) count_lengths(s, s->lengths[i], literals.last_symbol[i], s->header[i]);
+    for (int i = 0; i < n; i++) count_lengths(s, s->lengths[i] + 1, literals.last_symbol[i], s->header[i]);
     for (int i = 0; i < n; i++) counts[i] = blocks[i]->counts.distance;
     grow(s, &distances, counts, n, simd, bits);
-    for (int i = 0; i < n; i++) count_lengths(s, s->lengths[i], distances.last_symbol[i], s->header[i]);
+    for (int i = 0; i < n; i++) count_lengths(s, s->lengths[i] + 1, distances.last_symbol[i], s->header[i]);
     for (int i = 0; i < n; i++) counts[i] = s->header[i];
     grow(s, &codes, counts, n, simd, bits);
     for (int i = 0; i < n; i++) choose(blocks[i], bits[i] + header_bits(s->header[i]));

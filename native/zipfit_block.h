@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     _Alignas(64) int32_t heap[512 * ZIPFIT_LANES];
     int32_t joined[2 * 288 * ZIPFIT_LANES]; /* the two nodes of each join */
-    uint8_t lengths[ZIPFIT_LANES][640];
+    uint8_t lengths[ZIPFIT_LANES][640]; /* code lengths from the second byte on, and depths of inner nodes */
     uint16_t header[ZIPFIT_LANES][32]; /* how often each code of code lengths is sent */
     uint32_t runs[2][ZIPFIT_RUNS];
     uint32_t cost[ZIPFIT_LANES];
