@@ -768,14 +768,15 @@ static void *zipfit_scratch_hold(const curate_text *text, const curate_text *tar
         return NULL;
     }
     size_t room = (size_t)longest + ZIPFIT_PAD, align = _Alignof(zipfit_block_scratch);
-    size_t bytes = sizeof(zipfit_block_scratch) + (size_t)targets->length * sizeof(zipfit_target);
+    size_t bytes = sizeof(zipfit_block_scratch) + (size_t)targets->length * (sizeof(zipfit_target) + sizeof(int64_t));
     bytes += (ZIPFIT_HEADS + 2 * room) * sizeof(int32_t) + (size_t)all * ZIPFIT_PREPARED_BYTES;
     bytes += ZIPFIT_FILTER_BYTES + (size_t)longest_row(targets) * sizeof(uint16_t) + room;
     uint8_t *block = PyMem_RawCalloc(1, align + bytes);
     if (!block) return PyErr_NoMemory();
     scratch->blocks = (zipfit_block_scratch *)(block + (align - (uintptr_t)block % align));
     scratch->targets = (zipfit_target *)(scratch->blocks + 1);
-    scratch->heads = (int32_t *)(scratch->targets + targets->length);
+    scratch->order = (int64_t *)(scratch->targets + targets->length);
+    scratch->heads = (int32_t *)(scratch->order + targets->length);
     scratch->links = scratch->heads + ZIPFIT_HEADS;
     scratch->inserted = scratch->links + room;
     scratch->prepared = (uint8_t *)(scratch->inserted + room);

@@ -106,8 +106,17 @@ static void unlink_places(const zipfit_scratch *s, int32_t from, int32_t total) 
         s->heads[hash3(s->bytes + place)] = s->links[place];
 }
 
+/* The trees of neighbours are built side by side, and the largest sets the pace: put equal ones together. */
+static void order_by_leaves(const zipfit_scratch *s, int64_t n) {
+    int64_t ends[288] = {0};
+    for (int64_t j = 0; j < n; j++) ends[s->targets[j].n_leaves]++;
+    for (int i = 1; i < 288; i++) ends[i] += ends[i - 1];
+    for (int64_t j = n - 1; j >= 0; j--) s->order[--ends[s->targets[j].n_leaves]] = j;
+}
+
 static void prepare_all(const curate_text *targets, int level, const zipfit_scratch *s) {
     uint8_t *room = s->prepared;
+    for (int64_t j = 0; j < targets->length; j++) s->targets[j].n_leaves = 0;
     for (int64_t j = 0; level > 3 && j < targets->length; j++) {
         int32_t length;
         const uint8_t *bytes = row_of(targets, j, &length);
@@ -121,6 +130,7 @@ static void prepare_all(const curate_text *targets, int level, const zipfit_scra
         room += (size_t)length * ZIPFIT_PREPARED_BYTES;
         zipfit_prepare(s, efforts[level], bytes, length, t);
     }
+    order_by_leaves(s, targets->length);
 }
 
 /* Follow the document with a target, from the state at which they part ways, up to the last block, which is left open. */
@@ -177,7 +187,8 @@ static void measure_one(const uint8_t *document, int32_t length, const curate_te
         zipfit_filter_fill(s, length);
         parse_slow(&v, &parting, 1);
     }
-    for (int64_t j = -1; j < targets->length; j++) { /* -1: nothing follows */
+    for (int64_t i = -1; i < targets->length; i++) {
+        int64_t j = i < 0 ? -1 : s->order[i]; /* -1: nothing follows */
         int32_t size = 0;
         const uint8_t *target = j < 0 ? s->bytes : row_of(targets, j, &size);
         memcpy(s->bytes + length, target, (size_t)size);

@@ -59,6 +59,7 @@ typedef struct {
     zipfit_symbol *symbols;
     uint16_t *grams, *places; /* questions: a gram that the document must have for a longer match, and where */
     int32_t n_symbols, n_questions;
+    int32_t n_leaves; /* different literals and length codes */
     zipfit_counts counts;
 } zipfit_target;
 
@@ -70,6 +71,7 @@ typedef struct {
     uint8_t *filter;   /* [ZIPFIT_FILTER_BYTES]: a bit for the document's every three and four bytes, hashed */
     uint16_t *asked;   /* one per byte of the longest target */
     zipfit_target *targets;       /* [m] */
+    int64_t *order;               /* [m]: targets with about as many leaves stand together */
     uint8_t *prepared;            /* ZIPFIT_PREPARED_BYTES per byte of all targets, aligned to 4 bytes */
     zipfit_block_scratch *blocks; /* aligned to 64 bytes */
     int simd;                     /* as in simd.h */

@@ -63,7 +63,13 @@ static inline uint64_t load8(const uint8_t *p) {
     return word;
 }
 
-/* Equal bytes at the front of two words that differ by `difference`. */
+/* Equal bytes at the front of two words that differ by `difference`; a difference in LAST_BYTE makes that 7 at most. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define LAST_BYTE UINT64_C(1)
+#else
+#define LAST_BYTE (UINT64_C(1) << 63)
+#endif
+
 static inline int32_t equal_bytes(uint64_t difference) {
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     return __builtin_clzll(difference) >> 3;
@@ -75,6 +81,14 @@ static inline int32_t equal_bytes(uint64_t difference) {
 static inline uint32_t hash3(const uint8_t *p) {
     return ((uint32_t)p[0] << 10 ^ (uint32_t)p[1] << 5 ^ (uint32_t)p[2]) & (ZIPFIT_HEADS - 1);
 }
+
+/* A bit of the filter for four bytes; their first three have the bit of their hash. */
+static inline uint32_t gram4(const uint8_t *p) {
+    uint32_t word = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    return ZIPFIT_HEADS | (word * 2654435761u) >> 17;
+}
+
+static inline int has_gram(const zipfit_scratch *s, uint32_t gram) { return s->filter[gram >> 3] >> (gram & 7) & 1; }
 
 static inline int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
 static inline int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -91,23 +105,24 @@ static inline int32_t common(const uint8_t *a, const uint8_t *b) {
 
 /* ---------------------------------------------------------------- searching */
 
-/* Follow the chain from `place` for a match at `at` that is longer than best.length: the latest of the longest. */
+/* Follow the chain from `place` for a match at `at` that is longer than best.length: the latest of the longest. Places
+ * come latest first, so that is the largest pair of (length, place), and no branch has to guess whether one is better. */
 CURATE_INLINE match search(const view *v, int32_t at, int32_t place, int32_t limit, int32_t budget, match best) {
     const uint8_t *bytes = v->s->bytes, *here = bytes + at;
     const int32_t *links = v->s->links;
     int32_t ahead = v->total - at, nice = smaller(v->effort.nice, ahead);
-    uint64_t word = load8(here);
+    uint64_t word = load8(here), most = (uint64_t)best.length << 32 | UINT32_MAX;
     do {
         uint64_t difference = load8(bytes + place) ^ word;
-        int32_t length = difference ? equal_bytes(difference) : common(bytes + place, here);
-        if (length > best.length) {
-            best.length = smaller(length, ahead);
-            best.start = place;
-            if (best.length >= nice) break;
-        }
+        int32_t length = equal_bytes(difference | LAST_BYTE);
+        if (CURATE_UNLIKELY(!difference)) length = common(bytes + place, here);
+        uint64_t found = (uint64_t)smaller(length, ahead) << 32 | (uint32_t)place;
+        most = found > most ? found : most;
+        if (CURATE_UNLIKELY((int32_t)(most >> 32) >= nice)) break;
         place = links[place];
     } while (place > limit && --budget);
-    return best;
+    if ((uint32_t)most == UINT32_MAX) return best;
+    return (match){(int32_t)(most >> 32), (int32_t)(uint32_t)most};
 }
 
 /* The latest place that was entered may be one byte farther away than the others: zlib compares the two distances
@@ -143,6 +158,7 @@ CURATE_INLINE match search_spot(const view *v, const state *z, int32_t at, int32
         if (best.length >= smaller(v->effort.nice, ahead)) return best;
     }
     int32_t place = v->s->heads[spot->hash];
+    if (best.length >= SHORTEST && !has_gram(v->s, gram4(v->s->bytes + at))) return best;
     if (budget <= count || place <= (count ? chain_limit(z, at) : first_limit(z, at))) return best;
     return search(v, at, place, chain_limit(z, at), budget - count, best);
 }

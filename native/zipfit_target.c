@@ -4,11 +4,6 @@ enum { NO_DISTANCE = 31, NEVER = 0xffff }; /* a counter that no tree reads; a st
 
 /* ---------------------------------------------------------------- which grams a document has */
 
-static inline uint32_t gram4(const uint8_t *p) {
-    uint32_t word = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-    return ZIPFIT_HEADS | (word * 2654435761u) >> 17;
-}
-
 static inline void enter_gram(const zipfit_scratch *s, uint32_t gram) { s->filter[gram >> 3] |= (uint8_t)(1 << (gram & 7)); }
 
 void zipfit_filter_fill(const zipfit_scratch *s, int32_t document) {
@@ -104,13 +99,14 @@ void zipfit_prepare(const zipfit_scratch *s, effort effort, const uint8_t *bytes
     view v = {s, effort, length, 0, t->spots};
     memcpy(s->bytes, bytes, (size_t)length);
     fill_spots(&v, t->spots);
-    t->n_symbols = t->n_questions = 0;
+    t->n_symbols = t->n_questions = t->n_leaves = 0;
     parse_alone(&v, t);
     memset(&t->counts, 0, sizeof t->counts);
     for (int32_t i = 0; i < t->n_symbols; i++) {
         t->counts.literal[t->symbols[i].literal]++;
         t->counts.distance[t->symbols[i].distance]++;
     }
+    for (int i = 0; i < 288; i++) t->n_leaves += t->counts.literal[i] != 0;
 }
 
 /* ---------------------------------------------------------------- a target behind a document */
@@ -121,7 +117,7 @@ static int32_t ask(const zipfit_scratch *s, const zipfit_target *t) {
     for (int32_t i = 0; i < t->n_questions; i++) {
         uint32_t gram = t->grams[i];
         s->asked[n] = t->places[i];
-        n += s->filter[gram >> 3] >> (gram & 7) & 1;
+        n += has_gram(s, gram);
     }
     return n;
 }
@@ -181,11 +177,11 @@ void zipfit_follow(view *v, state *z, int32_t document, const zipfit_target *t) 
     v->spots = t->spots;
     enter_border(v, &border);
     int32_t asked = 0, n = ask(v->s, t), from = 0;
-    leave_border(v, &border);
     add_counts(&z->out.counts, &t->counts);
     for (;;) {
         take_out(&z->out.counts, t, from, catch_up(v, z, t));
         if (z->at >= v->total || !part_ways(v, z, t, &asked, n, &from)) break;
     }
     z->at = v->total;
+    leave_border(v, &border);
 }
