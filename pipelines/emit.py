@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 ORDER = "__order__"
 ROW_GROUP = 8192
+#: A shard is sorted in this many slices, one in memory at a time.
+SLICES = 4
 #: Bytes of Arrow data that a worker holds before it writes them apart by shard.
 SPILL_BYTES = 64_000_000
 #: Where a piece of a shard lies: a spill file and the number of a batch in it.
@@ -48,7 +51,7 @@ class SpillTask:
     layout: Layout
     parts: list[tuple[Part, int]]
     nodes: list[Node]
-    shards: int
+    slices: int
     stream: int
     folder: Path
     number: int
@@ -60,9 +63,9 @@ class SpillTask:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """The pieces of one shard, to become one published file."""
+    """The pieces of one shard, slice after slice, to become one published file."""
 
-    pieces: list[Piece]
+    slices: list[list[Piece]]
     schema: pa.Schema
     out: Path
     format: str
@@ -98,15 +101,17 @@ def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict
     spill.mkdir(parents=True)
     stream = randomness.stream(run.recipe.seed, "emit", "shuffle")
     tasks = [
-        SpillTask(run.corpus.layout.of(p for p, _ in parts), parts, run.nodes, shards, stream, spill, i) for i, parts in enumerate(run.tasks())
+        SpillTask(run.corpus.layout.of(p for p, _ in parts), parts, run.nodes, shards * SLICES, stream, spill, i)
+        for i, parts in enumerate(run.tasks())
     ]
-    pieces: dict[int, list[Piece]] = {}
+    shard_slices: dict[int, dict[int, list[Piece]]] = {}
     for written_pieces in run.engine.map("curate.pipelines.emit:spill", tasks):
-        for shard, path, number in written_pieces:
-            pieces.setdefault(shard, []).append((path, number))
+        for number, path, batch in written_pieces:
+            shard_slices.setdefault(number // SLICES, {}).setdefault(number, []).append((path, batch))
     ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
     schema = published_schema(run.corpus.layout, run.nodes)
-    filled = [pieces[i] for i in sorted(pieces)] or [[]]  # a file without rows only where nothing was kept
+    filled = [[found[n] for n in sorted(found)] for _, found in sorted(shard_slices.items())]
+    filled = filled or [[]]  # a file without rows only where nothing was kept
     shard_tasks = [
         ShardTask(found, schema, making / "data" / f"{spec.name}-{i:05d}-of-{len(filled):05d}.{ending}", spec.format)
         for i, found in enumerate(filled)
@@ -154,26 +159,26 @@ def spill(task: SpillTask) -> list[tuple[int, Path, int]]:
                 held.append(batch)
                 held_bytes += batch.nbytes
                 if held_bytes >= SPILL_BYTES:
-                    _write_pieces(held, task.shards, file, path, pieces)
+                    _write_pieces(held, task.slices, file, path, pieces)
                     held, held_bytes = [], 0
-        _write_pieces(held, task.shards, file, path, pieces)
+        _write_pieces(held, task.slices, file, path, pieces)
     return pieces
 
 
-def _write_pieces(held: list[pa.RecordBatch], shards: int, file: Any, path: Path, pieces: list[tuple[int, Path, int]]) -> None:
+def _write_pieces(held: list[pa.RecordBatch], slices: int, file: Any, path: Path, pieces: list[tuple[int, Path, int]]) -> None:
     if not held:
         return
     table = pa.Table.from_batches(held)
-    shard = _shard_of(table[ORDER].to_numpy(), shards)
-    for number in np.unique(shard).tolist():
-        for batch in table.take(pa.array(np.flatnonzero(shard == number))).to_batches():
+    places = _slice_of(table[ORDER].to_numpy(), slices)
+    for number in np.unique(places).tolist():
+        for batch in table.take(pa.array(np.flatnonzero(places == number))).to_batches():
             pieces.append((number, path, len(pieces)))
             file.write_batch(batch)
 
 
-def _shard_of(order: np.ndarray, shards: int) -> np.ndarray:
-    """Shard i holds the i-th of `shards` equal ranges of the 64-bit order."""
-    return ((order >> np.uint64(32)) * np.uint64(shards) >> np.uint64(32)).astype(np.int64)
+def _slice_of(order: np.ndarray, slices: int) -> np.ndarray:
+    """Slice i holds the i-th of `slices` equal ranges of the 64-bit order; SLICES of them make a shard."""
+    return ((order >> np.uint64(32)) * np.uint64(slices) >> np.uint64(32)).astype(np.int64)
 
 
 def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordBatch]:
@@ -196,26 +201,38 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
 
 
 def write_shard(task: ShardTask) -> dict[str, Any]:
-    """Sort one shard and write it; return its name, rows, bytes and SHA-256."""
+    """Sort one shard, slice by slice, and write it; return its name, rows, bytes and SHA-256."""
     pa.set_cpu_count(1)
+    rows = 0
+    write = _parquet if task.format == "parquet" else _jsonl
+    with write(task.out, task.schema) as put:
+        for pieces in task.slices:
+            table = _read_pieces(pieces, task.schema)
+            order = _sorted(table)
+            table = table.drop_columns([ORDER])
+            rows += table.num_rows
+            for at in range(0, table.num_rows, ROW_GROUP):
+                put(table.take(order[at : at + ROW_GROUP]).combine_chunks())
+    return {"file": f"data/{task.out.name}", "rows": rows, "bytes": task.out.stat().st_size, "sha256": _sha256(task.out)}
+
+
+def _read_pieces(pieces: list[Piece], schema: pa.Schema) -> pa.Table:
     files: dict[Path, Any] = {}
     batches = []
-    for path, number in task.pieces:
+    for path, number in pieces:
         if path not in files:
             files[path] = pa.ipc.open_file(pa.memory_map(str(path)))
         batches.append(files[path].get_batch(number))
-    table = pa.Table.from_batches(batches, task.schema.append(pa.field(ORDER, pa.uint64())))
-    table = table.take(_sorted(table)).drop_columns([ORDER]).combine_chunks()
-    table = table.replace_schema_metadata(None)
-    if task.format == "parquet":
-        plain = [f.name for f in table.schema if pa.types.is_floating(f.type)]
-        coded = [n for n in table.schema.names if n not in plain]
-        with pq.ParquetWriter(task.out, table.schema, compression="zstd", use_dictionary=coded) as file:
-            if table.num_rows:  # some readers stumble over a row group without rows
-                file.write_table(table, row_group_size=ROW_GROUP)
-    else:
-        _write_jsonl(table, task.out)
-    return {"file": f"data/{task.out.name}", "rows": table.num_rows, "bytes": task.out.stat().st_size, "sha256": _sha256(task.out)}
+    return pa.Table.from_batches(batches, schema.append(pa.field(ORDER, pa.uint64())))
+
+
+@contextmanager
+def _parquet(out: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """A writer of row groups; none where there are no rows, for some readers stumble over an empty one."""
+    plain = schema.remove_metadata()
+    coded = [item.name for item in plain if not pa.types.is_floating(item.type)]
+    with pq.ParquetWriter(out, plain, compression="zstd", use_dictionary=coded) as file:
+        yield lambda table: file.write_table(table.replace_schema_metadata(None))
 
 
 def _sorted(table: pa.Table) -> pa.Array:
@@ -233,18 +250,26 @@ def _sorted(table: pa.Table) -> pa.Array:
     return pa.array(rows, pa.int64())
 
 
-def _write_jsonl(table: pa.Table, out: Path) -> None:
+@contextmanager
+def _jsonl(out: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """A writer of JSON lines, compressed."""
     import orjson
     import zstandard
 
-    schema = pa.schema([item.with_type(plain_type(item.type)) for item in table.schema])
+    cast = pa.schema([item.with_type(plain_type(item.type)) for item in schema.remove_metadata()])
     with open(out, "wb") as raw, zstandard.ZstdCompressor(level=3).stream_writer(raw) as file:
-        for batch in table.cast(schema).to_batches(max_chunksize=1024):
-            for row in batch.to_pylist():
-                try:
-                    file.write(orjson.dumps(row, default=json_value, option=orjson.OPT_APPEND_NEWLINE))
-                except TypeError as error:
-                    raise StageError(f"emit: a column cannot be written as JSON ({error}); use emit: {{format: parquet}}") from error
+
+        def put(table: pa.Table) -> None:
+            for batch in table.replace_schema_metadata(None).cast(cast).to_batches(max_chunksize=1024):
+                for row in batch.to_pylist():
+                    try:
+                        file.write(orjson.dumps(row, default=json_value, option=orjson.OPT_APPEND_NEWLINE))
+                    except TypeError as error:
+                        raise StageError(
+                            f"emit: a column cannot be written as JSON ({error}); use emit: {{format: parquet}}"
+                        ) from error
+
+        yield put
 
 
 def json_value(value: Any) -> Any:

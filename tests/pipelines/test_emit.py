@@ -235,7 +235,7 @@ def test_the_order_in_which_pieces_were_spilled_does_not_show(tmp_path: Path) ->
                 file.write_batch(pa.RecordBatch.from_pylist([rows[i] for i in order[start : start + 7]], full))
         pieces = [(path, int(i)) for i in rng.permutation(8)]
         out = tmp_path / f"{trial}.parquet"
-        emit.write_shard(emit.ShardTask(pieces, schema, out, "parquet"))
+        emit.write_shard(emit.ShardTask([pieces], schema, out, "parquet"))
         results.append(out.read_bytes())
     assert results[0] == results[1] == results[2]
     assert pq.read_table(tmp_path / "0.parquet")[IDENTITY].to_pylist()[:2] == ["i39", "i38"]
