@@ -46,7 +46,9 @@ class Zipfit:
 
     def __init__(self, params: ZipfitParams, context: Context) -> None:
         if not context.targets:
-            raise ConfigError("zipfit needs a target: targets: {maths: {guide: [guide.jsonl]}}")
+            raise ConfigError(
+                "zipfit needs a target: --target FILE, or in a recipe targets: {maths: {guide: [guide.jsonl]}}"
+            )
         self.params = params
         self.compressor = deflate.Compressor(params.compressor, params.level)
         self.library = self.compressor.library()
