@@ -770,18 +770,21 @@ static void *zipfit_scratch_hold(const curate_text *text, const curate_text *tar
     size_t room = (size_t)longest + ZIPFIT_PAD, align = _Alignof(zipfit_block_scratch);
     size_t bytes = sizeof(zipfit_block_scratch) + (size_t)targets->length * (sizeof(zipfit_target) + sizeof(int64_t));
     bytes += (ZIPFIT_HEADS + 2 * room) * sizeof(int32_t) + (size_t)all * ZIPFIT_PREPARED_BYTES;
-    bytes += ZIPFIT_FILTER_BYTES + (size_t)longest_row(targets) * sizeof(uint16_t) + room;
+    bytes += ((size_t)all + ZIPFIT_GRAMS + 1) * sizeof(uint32_t) + ((size_t)all / 64 + 1) * sizeof(uint64_t);
+    bytes += ZIPFIT_FILTER_BYTES + room;
     uint8_t *block = PyMem_RawCalloc(1, align + bytes);
     if (!block) return PyErr_NoMemory();
     scratch->blocks = (zipfit_block_scratch *)(block + (align - (uintptr_t)block % align));
     scratch->targets = (zipfit_target *)(scratch->blocks + 1);
     scratch->order = (int64_t *)(scratch->targets + targets->length);
-    scratch->heads = (int32_t *)(scratch->order + targets->length);
+    scratch->marked = (uint64_t *)(scratch->order + targets->length);
+    scratch->heads = (int32_t *)(scratch->marked + all / 64 + 1);
     scratch->links = scratch->heads + ZIPFIT_HEADS;
     scratch->inserted = scratch->links + room;
-    scratch->prepared = (uint8_t *)(scratch->inserted + room);
-    scratch->asked = (uint16_t *)(scratch->prepared + (size_t)all * ZIPFIT_PREPARED_BYTES);
-    scratch->filter = (uint8_t *)(scratch->asked + longest_row(targets));
+    scratch->asking = (uint32_t *)(scratch->inserted + room);
+    scratch->asked = scratch->asking + ZIPFIT_GRAMS + 1;
+    scratch->prepared = (uint8_t *)(scratch->asked + all);
+    scratch->filter = scratch->prepared + (size_t)all * ZIPFIT_PREPARED_BYTES;
     scratch->bytes = scratch->filter + ZIPFIT_FILTER_BYTES;
     return block;
 }

@@ -114,9 +114,9 @@ static void order_by_leaves(const zipfit_scratch *s, int64_t n) {
     for (int64_t j = n - 1; j >= 0; j--) s->order[--ends[s->targets[j].n_leaves]] = j;
 }
 
-static void prepare_all(const curate_text *targets, int level, const zipfit_scratch *s) {
+static void prepare_all(const curate_text *targets, int level, zipfit_scratch *s) {
     uint8_t *room = s->prepared;
-    for (int64_t j = 0; j < targets->length; j++) s->targets[j].n_leaves = 0;
+    for (int64_t j = 0; j < targets->length; j++) s->targets[j].n_leaves = s->targets[j].n_questions = 0;
     for (int64_t j = 0; level > 3 && j < targets->length; j++) {
         int32_t length;
         const uint8_t *bytes = row_of(targets, j, &length);
@@ -130,6 +130,7 @@ static void prepare_all(const curate_text *targets, int level, const zipfit_scra
         room += (size_t)length * ZIPFIT_PREPARED_BYTES;
         zipfit_prepare(s, efforts[level], bytes, length, t);
     }
+    zipfit_index(s, targets->length);
     order_by_leaves(s, targets->length);
 }
 
@@ -184,7 +185,7 @@ static void measure_one(const uint8_t *document, int32_t length, const curate_te
     if (is_fast) parse_fast(&v, &parting, 1);
     else {
         link_places(s, 0, length);
-        zipfit_filter_fill(s, length);
+        zipfit_document(s, length);
         parse_slow(&v, &parting, 1);
     }
     for (int64_t i = -1; i < targets->length; i++) {
@@ -201,7 +202,7 @@ static void measure_one(const uint8_t *document, int32_t length, const curate_te
     forget(s, length);
 }
 
-void zipfit_measure(const curate_text *text, const curate_text *targets, int level, const zipfit_scratch *scratch,
+void zipfit_measure(const curate_text *text, const curate_text *targets, int level, zipfit_scratch *scratch,
                     int64_t *own, int64_t *joined) {
     queue q = {.n = 0};
     zipfit_blocks_open(scratch->blocks);

@@ -17,7 +17,7 @@
  *
  * Cost per document: O(bytes), times at most `chain` of the level; per pair: a look at each place where the target alone
  * would search, steps where the document has a longer match, and the Huffman trees of the last block. Scratch: 9 bytes
- * per byte of the longest document and target together, 24 per byte of all targets, 700 per target, 320 KB.
+ * per byte of the longest document and target together, 29 per byte of all targets, 700 per target, 600 KB.
  */
 #ifndef CURATE_ZIPFIT_H
 #define CURATE_ZIPFIT_H
@@ -30,7 +30,8 @@
 enum {
     ZIPFIT_MAX_BYTES = 1 << 29, /* a document and a target together: positions are int32 */
     ZIPFIT_HEADS = 1 << 15,
-    ZIPFIT_FILTER_BYTES = 2 * ZIPFIT_HEADS / 8,
+    ZIPFIT_GRAMS = 2 * ZIPFIT_HEADS, /* a bit for three bytes' hash, or for four's */
+    ZIPFIT_FILTER_BYTES = ZIPFIT_GRAMS / 8,
     ZIPFIT_PAD = 320,
 };
 
@@ -59,6 +60,7 @@ typedef struct {
     zipfit_symbol *symbols;
     uint16_t *grams, *places; /* questions: a gram that the document must have for a longer match, and where */
     int32_t n_symbols, n_questions;
+    uint32_t first_question; /* its number among those of all targets */
     int32_t n_leaves; /* different literals and length codes */
     zipfit_counts counts;
 } zipfit_target;
@@ -69,7 +71,10 @@ typedef struct {
     int32_t *inserted; /* as many: places in the order in which they were entered */
     int32_t *heads;    /* [ZIPFIT_HEADS]: the latest place of a hash, all 0 between calls */
     uint8_t *filter;   /* [ZIPFIT_FILTER_BYTES]: a bit for the document's every three and four bytes, hashed */
-    uint16_t *asked;   /* one per byte of the longest target */
+    uint32_t *asking;  /* [ZIPFIT_GRAMS + 1]: where in `asked` a gram's questions begin */
+    uint32_t *asked;   /* one per byte of all targets: questions by the gram that they ask for */
+    uint64_t *marked;  /* a bit for each question: whether the document has its gram */
+    int64_t n_questions;
     zipfit_target *targets;       /* [m] */
     int64_t *order;               /* [m]: targets with about as many leaves stand together */
     uint8_t *prepared;            /* ZIPFIT_PREPARED_BYTES per byte of all targets, aligned to 4 bytes */
@@ -79,7 +84,7 @@ typedef struct {
 
 enum { ZIPFIT_PREPARED_BYTES = sizeof(zipfit_spot) + sizeof(zipfit_stage) + sizeof(zipfit_symbol) + 4 };
 
-void zipfit_measure(const curate_text *text, const curate_text *targets, int level, const zipfit_scratch *scratch,
+void zipfit_measure(const curate_text *text, const curate_text *targets, int level, zipfit_scratch *scratch,
                     int64_t *own, int64_t *joined);
 
 #endif

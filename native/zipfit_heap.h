@@ -60,6 +60,15 @@ CURATE_INLINE void HEAP_OWN(level)(int32_t *cells, int first, const int depth, H
     *at = *at + *at - is_right;
 }
 
+/* Write each lane's value into the row where it stands: all rows that it may be, as one that is written in single cells
+ * cannot be read as a vector at once. */
+CURATE_INLINE void HEAP_OWN(settle)(int32_t *cells, int first, int levels, HEAP_ROW at, HEAP_ROW value) {
+    for (int r = 0; r < 1 << levels; r++) {
+        const HEAP_ROW here = at == r;
+        HEAP_AT(first + r) = HEAP_EITHER(here, value, HEAP_AT(first + r));
+    }
+}
+
 /* Let each lane's value sink from row `from`, `levels` deep. The smaller value stays, the larger goes on down the path of
  * smaller children; past the place where it belongs that exchanges nothing, so no lane has to stop before the others. */
 CURATE_INLINE void HEAP_OWN(sink)(int32_t *cells, int from, HEAP_ROW value, int levels) {
@@ -70,6 +79,10 @@ CURATE_INLINE void HEAP_OWN(sink)(int32_t *cells, int from, HEAP_ROW value, int 
     if (levels > 2) HEAP_OWN(level)(cells, 4 * from, 2, &at, &value);
     if (HEAP_WIDE > 3 && levels > 3) HEAP_OWN(level)(cells, 8 * from, 3, &at, &value);
     if (HEAP_WIDE > 4 && levels > 4) HEAP_OWN(level)(cells, 16 * from, 4, &at, &value);
+    if (levels <= HEAP_WIDE && levels <= 4) {
+        HEAP_OWN(settle)(cells, from << levels, levels, at, value);
+        return;
+    }
     at += from << (levels < HEAP_WIDE ? levels : HEAP_WIDE);
     memcpy(k, &at, sizeof k);
     memcpy(v, &value, sizeof v);

@@ -157,8 +157,8 @@ CURATE_INLINE match search_spot(const view *v, const state *z, int32_t at, int32
         best = (match){spot->length, at - spot->distance};
         if (best.length >= smaller(v->effort.nice, ahead)) return best;
     }
+    if (!has_gram(v->s, best.length < SHORTEST ? spot->hash : gram4(v->s->bytes + at))) return best;
     int32_t place = v->s->heads[spot->hash];
-    if (best.length >= SHORTEST && !has_gram(v->s, gram4(v->s->bytes + at))) return best;
     if (budget <= count || place <= (count ? chain_limit(z, at) : first_limit(z, at))) return best;
     return search(v, at, place, chain_limit(z, at), budget - count, best);
 }

@@ -4,34 +4,70 @@ enum { NO_DISTANCE = 31, NEVER = 0xffff }; /* a counter that no tree reads; a st
 
 /* ---------------------------------------------------------------- which grams a document has */
 
-static inline void enter_gram(const zipfit_scratch *s, uint32_t gram) { s->filter[gram >> 3] |= (uint8_t)(1 << (gram & 7)); }
-
-void zipfit_filter_fill(const zipfit_scratch *s, int32_t document) {
-    memset(s->filter, 0, ZIPFIT_FILTER_BYTES);
-    for (int32_t place = 0; place + 3 <= document; place++) enter_gram(s, hash3(s->bytes + place));
-    for (int32_t place = 0; place + 4 <= document; place++) enter_gram(s, gram4(s->bytes + place));
+static inline int enter_gram(const zipfit_scratch *s, uint32_t gram) {
+    int is_new = !has_gram(s, gram);
+    s->filter[gram >> 3] |= (uint8_t)(1 << (gram & 7));
+    return is_new;
 }
 
-/* Grams that begin in the document's last bytes and go on into the target are entered for one pair, and what stood in
- * the filter before is kept. */
+/* Mark the questions that ask for a gram. */
+static inline void mark(const zipfit_scratch *s, uint32_t gram) {
+    for (uint32_t i = s->asking[gram]; i < s->asking[gram + 1]; i++) {
+        uint32_t question = s->asked[i];
+        s->marked[question >> 6] |= UINT64_C(1) << (question & 63);
+    }
+}
+
+void zipfit_document(const zipfit_scratch *s, int32_t document) {
+    memset(s->filter, 0, ZIPFIT_FILTER_BYTES);
+    memset(s->marked, 0, (size_t)(s->n_questions / 64 + 1) * sizeof *s->marked);
+    for (int32_t place = 0; place + 3 <= document; place++) {
+        uint32_t gram = hash3(s->bytes + place);
+        if (enter_gram(s, gram)) mark(s, gram);
+    }
+    for (int32_t place = 0; place + 4 <= document; place++) {
+        uint32_t gram = gram4(s->bytes + place);
+        if (enter_gram(s, gram)) mark(s, gram);
+    }
+}
+
+/* Grams that begin in the document's last bytes and go on into the target are entered for one pair. */
 typedef struct {
     uint32_t gram[5];
-    uint8_t before[5];
     int n;
 } border_grams;
 
-static void enter_border(const view *v, border_grams *b) {
-    for (int32_t size = 3; size <= 4; size++)
+static void enter_border(const view *v, border_grams *b, uint32_t first, uint32_t last) {
+    const zipfit_scratch *s = v->s;
+    for (int32_t size = 3; size <= 4; size++) {
         for (int32_t place = larger(v->border - size + 1, 0); place < v->border && place + size <= v->total; place++) {
-            const uint8_t *bytes = v->s->bytes + place;
-            b->gram[b->n] = size == 3 ? hash3(bytes) : gram4(bytes);
-            b->before[b->n] = v->s->filter[b->gram[b->n] >> 3];
-            enter_gram(v->s, b->gram[b->n++]);
+            uint32_t gram = size == 3 ? hash3(s->bytes + place) : gram4(s->bytes + place);
+            if (!enter_gram(s, gram)) continue;
+            b->gram[b->n++] = gram;
+            for (uint32_t i = s->asking[gram]; i < s->asking[gram + 1]; i++) {
+                uint32_t question = s->asked[i];
+                if (question >= first && question < last) s->marked[question >> 6] |= UINT64_C(1) << (question & 63);
+            }
         }
+    }
 }
 
-static void leave_border(const view *v, border_grams *b) {
-    while (b->n-- > 0) v->s->filter[b->gram[b->n] >> 3] = b->before[b->n];
+static void leave_border(const view *v, const border_grams *b) {
+    for (int i = 0; i < b->n; i++) v->s->filter[b->gram[i] >> 3] &= (uint8_t)~(1 << (b->gram[i] & 7));
+}
+
+void zipfit_index(zipfit_scratch *s, int64_t n) {
+    uint32_t all = 0;
+    memset(s->asking, 0, (ZIPFIT_GRAMS + 1) * sizeof *s->asking);
+    for (int64_t j = 0; j < n; j++)
+        for (int32_t i = 0; i < s->targets[j].n_questions; i++) s->asking[s->targets[j].grams[i]]++;
+    for (int gram = 0; gram <= ZIPFIT_GRAMS; gram++) s->asking[gram] = all += s->asking[gram];
+    s->n_questions = all;
+    for (int64_t j = n - 1; j >= 0; j--) {
+        s->targets[j].first_question = all -= (uint32_t)s->targets[j].n_questions;
+        for (int32_t i = s->targets[j].n_questions - 1; i >= 0; i--)
+            s->asked[--s->asking[s->targets[j].grams[i]]] = all + (uint32_t)i;
+    }
 }
 
 /* ---------------------------------------------------------------- a target alone */
@@ -111,17 +147,6 @@ void zipfit_prepare(const zipfit_scratch *s, effort effort, const uint8_t *bytes
 
 /* ---------------------------------------------------------------- a target behind a document */
 
-/* Which of the target's questions the document may answer, in order; some of the answers will be no. */
-static int32_t ask(const zipfit_scratch *s, const zipfit_target *t) {
-    int32_t n = 0;
-    for (int32_t i = 0; i < t->n_questions; i++) {
-        uint32_t gram = t->grams[i];
-        s->asked[n] = t->places[i];
-        n += has_gram(s, gram);
-    }
-    return n;
-}
-
 /* Whether the parse stands where it stood alone: then all that follows is the same until a question is answered. */
 static inline int in_step(const state *z, const zipfit_stage *stage, int32_t at) {
     if (stage->state != state_of(z)) return 0;
@@ -150,10 +175,29 @@ static int32_t catch_up(const view *v, state *z, const zipfit_target *t) {
     return t->n_symbols;
 }
 
-/* From a place in step, the next question that is answered by a longer match; its step is taken. 0 where there is none. */
-static int32_t part_ways(const view *v, state *z, const zipfit_target *t, int32_t *asked, int32_t n, int32_t *symbols) {
-    for (; *asked < n; ++*asked) {
-        int32_t i = v->s->asked[*asked], at = v->border + i;
+/* The first marked question from `question` to last - 1; `last` where there is none. */
+static inline uint32_t next_marked(const zipfit_scratch *s, uint32_t question, uint32_t last) {
+    if (question >= last) return last;
+    uint64_t word = s->marked[question >> 6] >> (question & 63);
+    if (word) question += (uint32_t)__builtin_ctzll(word);
+    else {
+        uint32_t at = question >> 6;
+        do {
+            if (++at > (last - 1) >> 6) return last;
+        } while (!s->marked[at]);
+        question = at * 64 + (uint32_t)__builtin_ctzll(s->marked[at]);
+    }
+    return question < last ? question : last;
+}
+
+/* From a place in step, the next question that is answered by a longer match; its step is taken. Returns the question
+ * after it, 0 where there is none. */
+static uint32_t part_ways(const view *v, state *z, const zipfit_target *t, uint32_t question, int32_t *symbols) {
+    const uint32_t first = t->first_question, last = first + (uint32_t)t->n_questions;
+    for (;; question++) {
+        question = next_marked(v->s, question, last);
+        if (question == last) return 0;
+        int32_t i = t->places[question - first], at = v->border + i;
         const zipfit_stage *stage = &t->stages[i];
         if (at < z->at) continue;
         int32_t length = stage->state >> 1, own = larger(length, t->spots[i].length);
@@ -165,22 +209,23 @@ static int32_t part_ways(const view *v, state *z, const zipfit_target *t, int32_
         z->pending = stage->state & 1;
         *symbols = stage->symbols;
         take(v, z, best);
-        ++*asked;
-        return 1;
+        return question + 1;
     }
-    return 0;
 }
 
 void zipfit_follow(view *v, state *z, int32_t document, const zipfit_target *t) {
     border_grams border = {.n = 0};
+    uint32_t question = t->first_question;
+    int32_t from = 0;
     v->border = document;
     v->spots = t->spots;
-    enter_border(v, &border);
-    int32_t asked = 0, n = ask(v->s, t), from = 0;
+    enter_border(v, &border, question, question + (uint32_t)t->n_questions);
     add_counts(&z->out.counts, &t->counts);
     for (;;) {
         take_out(&z->out.counts, t, from, catch_up(v, z, t));
-        if (z->at >= v->total || !part_ways(v, z, t, &asked, n, &from)) break;
+        if (z->at >= v->total) break;
+        question = part_ways(v, z, t, question, &from);
+        if (!question) break;
     }
     z->at = v->total;
     leave_border(v, &border);

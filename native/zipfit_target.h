@@ -19,8 +19,11 @@ enum { ZIPFIT_PREPARED = 16000 };
 /* Prepare one target, whose arrays the caller has set; all heads must be 0, as they are again afterwards. */
 void zipfit_prepare(const zipfit_scratch *s, effort effort, const uint8_t *bytes, int32_t length, zipfit_target *target);
 
-/* Write down which grams the document in s->bytes has. */
-void zipfit_filter_fill(const zipfit_scratch *s, int32_t document);
+/* After all n targets are prepared: which questions ask for a gram (asking, asked), and the order of the targets' own. */
+void zipfit_index(zipfit_scratch *s, int64_t n);
+
+/* Write down which grams the document in s->bytes has (filter), and mark the questions that ask for them. */
+void zipfit_document(const zipfit_scratch *s, int32_t document);
 
 /* Go on from `z`, inside the document, to the end of document and target, no block ending and no window sliding on the
  * way. The document's places are linked, those of its last two bytes too. */
