@@ -30,25 +30,58 @@ static int unspaced_at(const uint8_t *p, int64_t left) {
                    (code >= 0xf900 && code <= 0xfaff) || (code >= 0xff66 && code <= 0xff9f);
 }
 
-/* A first pass, in vectors, counts characters, and bytes that such a character may begin with; few documents have
- * enough of these to be looked at closely. */
-static int is_unspaced(const uint8_t *text, int64_t bytes) {
-    int64_t wide = 0, characters = 0, unspaced = 0;
-    for (int64_t at = 0; at < bytes; at += 128) {
-        int n = bytes - at < 128 ? (int)(bytes - at) : 128;
-        uint8_t some_wide = 0, some_characters = 0;
-        for (int i = 0; i < n; i++) {
-            uint8_t byte = text[at + i];
-            some_wide = (uint8_t)(some_wide + ((byte >= 0xe0) & (byte != 0xe2)));
-            some_characters =
-                (uint8_t)(some_characters + (((byte & 0xc0) != 0x80) & (byte != ' ') & ((uint8_t)(byte - '\t') > 4)));
-        }
-        wide += some_wide;
-        characters += some_characters;
+/* Bytes that such a character may begin with (0xe2 begins dashes and quotation marks). */
+CURATE_INLINE uint8_t is_wide(uint8_t byte) { return (uint8_t)((byte >= 0xe0) & (byte != 0xe2)); }
+
+/* ASCII white space apart. */
+CURATE_INLINE uint8_t begins_character(uint8_t byte) {
+    return (uint8_t)(((byte & 0xc0) != 0x80) & (byte != ' ') & ((uint8_t)(byte - '\t') > 4));
+}
+
+enum { COUNT_BYTES = 192 }; /* counts of so many fit a byte, which makes for quick vectors */
+
+CURATE_INLINE void count_block(const uint8_t *text, int n, int64_t *wide, int64_t *characters) {
+    uint8_t some_wide = 0, some_characters = 0;
+    for (int i = 0; i < n; i++) {
+        some_wide = (uint8_t)(some_wide + is_wide(text[i]));
+        some_characters = (uint8_t)(some_characters + begins_character(text[i]));
     }
-    if (wide == 0 || 2 * wide < characters) return 0;
-    for (int64_t i = 0; i < bytes; i++) unspaced += unspaced_at(text + i, bytes - i);
-    return unspaced > 0 && 2 * unspaced >= characters;
+    *wide += some_wide;
+    *characters += some_characters;
+}
+
+/* Characters of a text that may be unspaced; 0 where it cannot be, which for most texts is seen at once: none of their
+ * bytes is wide. For most others it is seen by counting these. */
+CURATE_INLINE int64_t count_characters(const uint8_t *text, int64_t bytes) {
+    int64_t at = 0, wide = 0, characters = 0;
+    uint8_t any = 0;
+    for (int64_t i = 0; i < bytes; i++) any |= is_wide(text[i]);
+    if (!any) return 0;
+    for (; at + COUNT_BYTES <= bytes; at += COUNT_BYTES) count_block(text + at, COUNT_BYTES, &wide, &characters);
+    count_block(text + at, (int)(bytes - at), &wide, &characters);
+    return 2 * wide < characters ? 0 : characters;
+}
+
+static int64_t count_plain(const uint8_t *text, int64_t bytes) { return count_characters(text, bytes); }
+
+#if CURATE_X86
+CURATE_TARGET_AVX2 static int64_t count_avx2(const uint8_t *text, int64_t bytes) {
+    return count_characters(text, bytes);
+}
+#endif
+
+static int is_unspaced(const uint8_t *text, int64_t bytes, int simd) {
+    int64_t unspaced = 0;
+#if CURATE_X86
+    int64_t characters = simd & SIMD_AVX2 ? count_avx2(text, bytes) : count_plain(text, bytes);
+#else
+    int64_t characters = count_plain(text, bytes);
+    (void)simd;
+#endif
+    if (!characters) return 0;
+    for (int64_t i = 0; i < bytes; i++)
+        if (text[i] >= 0xe0) unspaced += unspaced_at(text + i, bytes - i);
+    return 2 * unspaced >= characters;
 }
 
 /* ---------------------------------------------------------------- shingles of a batch of tokens */
@@ -56,10 +89,10 @@ static int is_unspaced(const uint8_t *text, int64_t bytes) {
 static void open_row(const curate_text *text, int64_t row, const minhash_spec *spec, minhash_scratch *scratch) {
     int64_t start = text_offset(text, row), bytes = text_offset(text, row + 1) - start;
     const uint8_t *input = text->data + start;
-    int chars = spec->unit == MINHASH_CHAR || (spec->unit == MINHASH_AUTO && is_unspaced(input, bytes));
+    int chars = spec->unit == MINHASH_CHAR || (spec->unit == MINHASH_AUTO && is_unspaced(input, bytes, spec->simd));
     scratch->stream.rules = (token_rules){chars ? TOKENS_CHARS : TOKENS_WORDS, 0, spec->simd};
     tokens_open(&scratch->stream, input, bytes, text->data + text_offset(text, text->length));
-    memset(scratch->tokens, 0, MINHASH_MAX_NGRAM * sizeof *scratch->tokens);
+    memset(scratch->tokens + MINHASH_MAX_NGRAM - spec->ngram, 0, (size_t)spec->ngram * sizeof *scratch->tokens);
     scratch->sum = 0;
     scratch->seen = 0;
     scratch->joined_bytes = 0;
@@ -74,28 +107,50 @@ CURATE_INLINE uint64_t gram_of(uint64_t sum) {
     return mix64_fold(sum ^ MIX64_FIRST.c[4], MIX64_FIRST.c[5]);
 }
 
-/* grams[j]: the shingle that ends at the j-th token of the batch, or begins before the document. */
-CURATE_INLINE void hash_batch(const minhash_spec *spec, minhash_scratch *scratch, int64_t count) {
+/* The rolling sum over a batch of tokens, and where it reads and writes. */
+typedef struct {
+    const uint8_t *lower;
+    const uint32_t *starts, *ends;
+    uint64_t *tokens;    /* of the batch; those before it stand in front */
+    const uint64_t *old; /* the token that leaves as each comes */
+    uint64_t *grams;
+    uint64_t sum, power;
+} roll;
+
+CURATE_INLINE roll roll_open(const minhash_spec *spec, minhash_scratch *scratch) {
     const token_stream *stream = &scratch->stream;
-    const uint32_t *starts = stream->starts + stream->history, *ends = stream->ends + stream->history;
-    const uint64_t power = scratch->power;
-    uint64_t *tokens = scratch->tokens + MINHASH_MAX_NGRAM, sum = scratch->sum;
-    const uint64_t *old = tokens - spec->ngram;
-    for (int64_t j = 0; j < count; j++) {
-        tokens[j] = mix64_token(stream->lower + starts[j], ends[j] - starts[j], &MIX64_FIRST);
-        sum = sum * MULTIPLIER + tokens[j] - old[j] * power;
-        scratch->grams[j] = gram_of(sum);
-    }
-    scratch->sum = sum;
+    uint64_t *tokens = scratch->tokens + MINHASH_MAX_NGRAM;
+    return (roll){.lower = stream->lower,
+                  .starts = stream->starts + stream->history,
+                  .ends = stream->ends + stream->history,
+                  .tokens = tokens,
+                  .old = tokens - spec->ngram,
+                  .grams = scratch->grams,
+                  .sum = scratch->sum,
+                  .power = scratch->power};
 }
 
-static void hash_baseline(const minhash_spec *spec, minhash_scratch *scratch, int64_t count) {
-    hash_batch(spec, scratch, count);
+/* grams[j], and x of it: the shingle that ends at the j-th token of the batch, or begins before the document. */
+CURATE_INLINE uint32_t roll_next(roll *r, int64_t j) {
+    r->tokens[j] = mix64_token(r->lower + r->starts[j], r->ends[j] - r->starts[j], &MIX64_FIRST);
+    r->sum = r->sum * MULTIPLIER + r->tokens[j] - r->old[j] * r->power;
+    r->grams[j] = gram_of(r->sum);
+    return (uint32_t)(r->grams[j] >> 32);
+}
+
+CURATE_INLINE void hash_batch(const minhash_spec *spec, minhash_scratch *scratch, int64_t from, int64_t count) {
+    roll r = roll_open(spec, scratch);
+    for (int64_t j = from; j < count; j++) scratch->x[j] = roll_next(&r, j);
+    scratch->sum = r.sum;
+}
+
+static void hash_plain(const minhash_spec *spec, minhash_scratch *scratch, int64_t count) {
+    hash_batch(spec, scratch, 0, count);
 }
 
 #if CURATE_X86
 CURATE_TARGET_AVX2 static void hash_avx2(const minhash_spec *spec, minhash_scratch *scratch, int64_t count) {
-    hash_batch(spec, scratch, count);
+    hash_batch(spec, scratch, 0, count);
 }
 #endif
 
@@ -120,66 +175,64 @@ static uint32_t fmix32(uint32_t x) {
     return x ^ x >> 16;
 }
 
-/* x[0 .. count - 1] of grams[0 .. count - 1]; sha1 has written its own. */
-static void hashes_32(const minhash_spec *spec, minhash_scratch *scratch, int64_t count) {
-    if (spec->hash == MINHASH_MIX64)
-        for (int64_t j = 0; j < count; j++) scratch->x[j] = (uint32_t)(scratch->grams[j] >> 32);
-    if (spec->scheme == MINHASH_MURMUR)
-        for (int64_t j = 0; j < count; j++) scratch->x[j] = fmix32(scratch->x[j]);
-}
-
-/* The document ended before its n-th token: its one shingle. */
-static int64_t short_shingle(const minhash_spec *spec, minhash_scratch *scratch) {
-    if (scratch->seen == 0 || scratch->seen >= spec->ngram) return 0;
-    scratch->seen = spec->ngram; /* once */
-    scratch->grams[0] = gram_of(scratch->sum);
-    if (spec->hash == MINHASH_SHA1) scratch->x[0] = sha1_from(scratch, 0);
-    return 1;
-}
-
-/* The next shingles of the document: how many; 0 at its end. Afterwards they are grams[first ..] and x[first ..]. */
-static int64_t next_shingles(const minhash_spec *spec, minhash_scratch *scratch, int64_t *first) {
-    int64_t count;
-    *first = 0;
-    while ((count = tokens_next(&scratch->stream, 0)) > 0) {
-        int64_t before = spec->ngram - 1 - scratch->seen; /* tokens of the batch that end no shingle */
-        before = before < 0 ? 0 : before > count ? count : before;
+/* grams and x of a batch of tokens. */
+static void hash(const minhash_spec *spec, minhash_scratch *scratch, int64_t before, int64_t count) {
 #if CURATE_X86
-        if (spec->simd & SIMD_AVX2) hash_avx2(spec, scratch, count);
-        else
+    if (spec->simd & SIMD_AVX2) hash_avx2(spec, scratch, count);
+    else
 #endif
-            hash_baseline(spec, scratch, count);
-        for (int64_t j = 0; spec->hash == MINHASH_SHA1 && j < count; j++) {
+        hash_plain(spec, scratch, count);
+    if (spec->hash == MINHASH_SHA1) {
+        for (int64_t j = 0; j < count; j++) {
             join_token(spec, scratch, j);
             if (j >= before)
                 scratch->x[j] = sha1_from(scratch, scratch->joined_starts[(scratch->seen + j + 1) % spec->ngram]);
         }
-        scratch->seen += count;
-        memmove(scratch->tokens, scratch->tokens + count, MINHASH_MAX_NGRAM * sizeof *scratch->tokens);
-        *first = before;
-        if (count > before) break;
     }
-    if (count > 0) return count - *first;
-    *first = 0;
-    return short_shingle(spec, scratch);
+    if (spec->scheme == MINHASH_MURMUR)
+        for (int64_t j = before; j < count; j++) scratch->x[j] = fmix32(scratch->x[j]);
+}
+
+/* How many tokens of a batch come before the first that ends a shingle. */
+static int64_t tokens_before(const minhash_spec *spec, const minhash_scratch *scratch, int64_t count) {
+    int64_t before = spec->ngram - 1 - scratch->seen;
+    return before < 0 ? 0 : before > count ? count : before;
+}
+
+static void close_batch(const minhash_spec *spec, minhash_scratch *scratch, int64_t count) {
+    uint64_t *last = scratch->tokens + MINHASH_MAX_NGRAM - spec->ngram;
+    scratch->seen += count;
+    memmove(last, last + count, (size_t)spec->ngram * sizeof *last);
+}
+
+/* At the end of a document of 1 .. n - 1 tokens: its one shingle is grams[0] and x[0]. */
+static int short_shingle(const minhash_spec *spec, minhash_scratch *scratch) {
+    if (scratch->seen == 0 || scratch->seen >= spec->ngram) return 0;
+    scratch->grams[0] = gram_of(scratch->sum);
+    scratch->x[0] = (uint32_t)(scratch->grams[0] >> 32);
+    if (spec->hash == MINHASH_SHA1) scratch->x[0] = sha1_from(scratch, 0);
+    if (spec->scheme == MINHASH_MURMUR) scratch->x[0] = fmix32(scratch->x[0]);
+    return 1;
 }
 
 /* ---------------------------------------------------------------- permutations */
 
-/* `least` and the parameters are k rounded up to blocks. Plain loops: what a compiler without intrinsics makes of it. */
-static void permute_plain(const minhash_spec *spec, const uint32_t *x, int64_t count, int k, uint32_t *least) {
-    for (int block = 0; block < k; block += MINHASH_BLOCK) {
+/* `least` and the parameters are k rounded up to blocks; all of these do permutations from .. k - 1. Plain loops: what
+ * a compiler without intrinsics makes of it. */
+static void affine_plain(const minhash_spec *spec, minhash_scratch *scratch, int from, int k, int64_t first,
+                         int64_t end) {
+    for (int block = from; block < k; block += MINHASH_BLOCK) {
         uint32_t a[MINHASH_BLOCK], b[MINHASH_BLOCK], found[MINHASH_BLOCK];
         memcpy(a, spec->a32 + block, sizeof a);
         memcpy(b, spec->b32 + block, sizeof b);
-        memcpy(found, least + block, sizeof found);
-        for (int64_t j = 0; j < count; j++) {
+        memcpy(found, scratch->least + block, sizeof found);
+        for (int64_t j = first; j < end; j++) {
             for (int i = 0; i < MINHASH_BLOCK; i++) {
-                uint32_t value = a[i] * x[j] + b[i];
+                uint32_t value = a[i] * scratch->x[j] + b[i];
                 found[i] = value < found[i] ? value : found[i];
             }
         }
-        memcpy(least + block, found, sizeof found);
+        memcpy(scratch->least + block, found, sizeof found);
     }
 }
 
@@ -187,72 +240,167 @@ static uint32_t legacy_of(uint64_t a, uint64_t b, uint32_t x) {
     return (uint32_t)((a * x + b) % ((UINT64_C(1) << 61) - 1));
 }
 
-static void legacy_plain(const minhash_spec *spec, const uint32_t *x, int64_t count, int k, uint32_t *least) {
-    for (int i = 0; i < k; i++) {
-        uint32_t found = least[i];
-        for (int64_t j = 0; j < count; j++) {
-            uint32_t value = legacy_of(spec->a64[i], spec->b64[i], x[j]);
+static void legacy_plain(const minhash_spec *spec, minhash_scratch *scratch, int from, int k, int64_t first,
+                         int64_t end) {
+    for (int i = from; i < k; i++) {
+        uint32_t found = scratch->least[i];
+        for (int64_t j = first; j < end; j++) {
+            uint32_t value = legacy_of(spec->a64[i], spec->b64[i], scratch->x[j]);
             found = value < found ? value : found;
         }
-        least[i] = found;
+        scratch->least[i] = found;
     }
 }
 
 #if CURATE_X86
-#define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
-#define STORE(p, v) _mm256_storeu_si256((__m256i *)(p), v)
-#define STEP(i) least##i = _mm256_min_epu32(least##i, _mm256_add_epi32(_mm256_mullo_epi32(a##i, x_), b##i))
+#define LOAD8(p) _mm256_loadu_si256((const __m256i *)(p))
+#define STORE8(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define AFFINE8(least, a, b, x) _mm256_min_epu32(least, _mm256_add_epi32(_mm256_mullo_epi32(a, x), b))
 
 /* A block's parameters and minima stay in twelve registers while all shingles pass. */
-CURATE_TARGET_AVX2 static void permute_avx2(const minhash_spec *spec, const uint32_t *x, int64_t count, int k,
-                                            uint32_t *least) {
-    for (int block = 0; block < k; block += MINHASH_BLOCK) {
+CURATE_TARGET_AVX2 static void affine_avx2(const minhash_spec *spec, minhash_scratch *scratch, int from, int k,
+                                           int64_t first, int64_t end) {
+    for (int block = from; block < k; block += MINHASH_BLOCK) {
         const uint32_t *a = spec->a32 + block, *b = spec->b32 + block;
-        uint32_t *found = least + block;
-        __m256i a0 = LOAD(a), a1 = LOAD(a + 8), a2 = LOAD(a + 16), a3 = LOAD(a + 24);
-        __m256i b0 = LOAD(b), b1 = LOAD(b + 8), b2 = LOAD(b + 16), b3 = LOAD(b + 24);
-        __m256i least0 = LOAD(found), least1 = LOAD(found + 8), least2 = LOAD(found + 16), least3 = LOAD(found + 24);
-        for (int64_t j = 0; j < count; j++) {
-            __m256i x_ = _mm256_set1_epi32((int)x[j]);
-            STEP(0);
-            STEP(1);
-            STEP(2);
-            STEP(3);
+        uint32_t *found = scratch->least + block;
+        __m256i a0 = LOAD8(a), a1 = LOAD8(a + 8), a2 = LOAD8(a + 16), a3 = LOAD8(a + 24);
+        __m256i b0 = LOAD8(b), b1 = LOAD8(b + 8), b2 = LOAD8(b + 16), b3 = LOAD8(b + 24);
+        __m256i m0 = LOAD8(found), m1 = LOAD8(found + 8), m2 = LOAD8(found + 16), m3 = LOAD8(found + 24);
+        for (int64_t j = first; j < end; j++) {
+            __m256i x = _mm256_set1_epi32((int)scratch->x[j]);
+            m0 = AFFINE8(m0, a0, b0, x);
+            m1 = AFFINE8(m1, a1, b1, x);
+            m2 = AFFINE8(m2, a2, b2, x);
+            m3 = AFFINE8(m3, a3, b3, x);
         }
-        STORE(found, least0);
-        STORE(found + 8, least1);
-        STORE(found + 16, least2);
-        STORE(found + 24, least3);
+        STORE8(found, m0);
+        STORE8(found + 8, m1);
+        STORE8(found + 16, m2);
+        STORE8(found + 24, m3);
     }
 }
-#undef LOAD
-#undef STORE
-#undef STEP
+
+/* Four shingles for 32 permutations, from and to memory. */
+CURATE_TARGET_AVX2 CURATE_INLINE void affine_four(const uint32_t *a, const uint32_t *b, uint32_t *least,
+                                                  const __m256i x[4]) {
+    for (int i = 0; i < 32; i += 8) {
+        __m256i a_ = LOAD8(a + i), b_ = LOAD8(b + i), found = LOAD8(least + i);
+        for (int q = 0; q < 4; q++) found = AFFINE8(found, a_, b_, x[q]);
+        STORE8(least + i, found);
+    }
+}
+
+/* Hashing is the work of the scalar units and permuting that of the vectors: the next four tokens are hashed while
+ * four shingles pass, each after a quarter of the permutations, so that both are always within the processor's reach. */
+CURATE_TARGET_AVX2 static void fused_avx2(const minhash_spec *spec, minhash_scratch *scratch, int64_t before,
+                                          int64_t count) {
+    roll r = roll_open(spec, scratch);
+    uint32_t *x = scratch->x;
+    int64_t ready = before + 4 < count ? before + 4 : count;
+    for (int64_t j = 0; j < ready; j++) x[j] = roll_next(&r, j);
+    for (int64_t j = before; j < count; j += 4) {
+        __m256i four[4];
+        for (int q = 0; q < 4; q++) four[q] = _mm256_set1_epi32((int)x[j + q < count ? j + q : count - 1]);
+        for (int q = 0; q < 4; q++) {
+            if (CURATE_LIKELY(j + 4 + q < count)) x[j + 4 + q] = roll_next(&r, j + 4 + q);
+            affine_four(spec->a32 + 32 * q, spec->b32 + 32 * q, scratch->least + 32 * q, four);
+        }
+    }
+    scratch->sum = r.sum;
+}
+#undef LOAD8
+#undef STORE8
+#undef AFFINE8
+
+#define LOAD16(i, p) __m512i i = _mm512_loadu_si512(p)
+#define AFFINE16(least, a, b) least = _mm512_min_epu32(least, _mm512_add_epi32(_mm512_mullo_epi32(a, x_), b))
+
+/* As fused_avx2, but all parameters and minima stay in 24 registers. */
+CURATE_TARGET_AVX512 static void fused_avx512(const minhash_spec *spec, minhash_scratch *scratch, int64_t before,
+                                              int64_t count) {
+    roll r = roll_open(spec, scratch);
+    const uint32_t *a = spec->a32, *b = spec->b32;
+    uint32_t *m = scratch->least;
+    LOAD16(a0, a), b0 = _mm512_loadu_si512(b), m0 = _mm512_loadu_si512(m);
+    LOAD16(a1, a + 16), b1 = _mm512_loadu_si512(b + 16), m1 = _mm512_loadu_si512(m + 16);
+    LOAD16(a2, a + 32), b2 = _mm512_loadu_si512(b + 32), m2 = _mm512_loadu_si512(m + 32);
+    LOAD16(a3, a + 48), b3 = _mm512_loadu_si512(b + 48), m3 = _mm512_loadu_si512(m + 48);
+    LOAD16(a4, a + 64), b4 = _mm512_loadu_si512(b + 64), m4 = _mm512_loadu_si512(m + 64);
+    LOAD16(a5, a + 80), b5 = _mm512_loadu_si512(b + 80), m5 = _mm512_loadu_si512(m + 80);
+    LOAD16(a6, a + 96), b6 = _mm512_loadu_si512(b + 96), m6 = _mm512_loadu_si512(m + 96);
+    LOAD16(a7, a + 112), b7 = _mm512_loadu_si512(b + 112), m7 = _mm512_loadu_si512(m + 112);
+    for (int64_t j = 0; j < before; j++) scratch->x[j] = roll_next(&r, j);
+    for (int64_t j = before; j < count; j++) {
+        uint32_t x = scratch->x[j] = roll_next(&r, j);
+        __m512i x_ = _mm512_set1_epi32((int)x);
+        AFFINE16(m0, a0, b0);
+        AFFINE16(m1, a1, b1);
+        AFFINE16(m2, a2, b2);
+        AFFINE16(m3, a3, b3);
+        AFFINE16(m4, a4, b4);
+        AFFINE16(m5, a5, b5);
+        AFFINE16(m6, a6, b6);
+        AFFINE16(m7, a7, b7);
+    }
+    _mm512_storeu_si512(m, m0);
+    _mm512_storeu_si512(m + 16, m1);
+    _mm512_storeu_si512(m + 32, m2);
+    _mm512_storeu_si512(m + 48, m3);
+    _mm512_storeu_si512(m + 64, m4);
+    _mm512_storeu_si512(m + 80, m5);
+    _mm512_storeu_si512(m + 96, m6);
+    _mm512_storeu_si512(m + 112, m7);
+    scratch->sum = r.sum;
+}
+#undef LOAD16
+#undef AFFINE16
 #endif
 
-static void permute(const minhash_spec *spec, const uint32_t *x, int64_t count, int k, uint32_t *least) {
-    if (spec->scheme == MINHASH_LEGACY) legacy_plain(spec, x, count, k, least);
+enum { FUSED = 128 }; /* permutations that are done while tokens are hashed */
+
+static void permute(const minhash_spec *spec, minhash_scratch *scratch, int from, int64_t first, int64_t end) {
+    int k = (spec->permutations + MINHASH_BLOCK - 1) / MINHASH_BLOCK * MINHASH_BLOCK;
+    if (spec->scheme == MINHASH_LEGACY) legacy_plain(spec, scratch, from, k, first, end);
 #if CURATE_X86
-    else if (spec->simd & SIMD_AVX2) permute_avx2(spec, x, count, k, least);
+    else if (spec->simd & SIMD_AVX2) affine_avx2(spec, scratch, from, k, first, end);
 #endif
-    else permute_plain(spec, x, count, k, least);
+    else affine_plain(spec, scratch, from, k, first, end);
+}
+
+static void hash_and_permute(const minhash_spec *spec, minhash_scratch *scratch, int64_t before, int64_t count) {
+    int from = 0;
+#if CURATE_X86
+    int fusable = spec->hash == MINHASH_MIX64 && spec->scheme == MINHASH_AFFINE && spec->permutations > FUSED - 32;
+    if (fusable && spec->simd & SIMD_AVX2) {
+        if (spec->simd & SIMD_AVX512) fused_avx512(spec, scratch, before, count);
+        else fused_avx2(spec, scratch, before, count);
+        from = FUSED;
+    } else
+#endif
+        hash(spec, scratch, before, count);
+    permute(spec, scratch, from, before, count);
 }
 
 void minhash_signatures(const curate_text *text, const minhash_spec *spec, uint32_t *signatures, int64_t *shingles,
                         uint64_t *sums, minhash_scratch *scratch) {
-    int k = (spec->permutations + MINHASH_BLOCK - 1) / MINHASH_BLOCK * MINHASH_BLOCK;
     open_call(spec, scratch);
     for (int64_t row = 0; row < text->length; row++, signatures += spec->permutations) {
-        int64_t count, first, all = 0;
+        int64_t count, all = 0;
         uint64_t sum = 0;
-        memset(scratch->least, 0xff, (size_t)k * sizeof *scratch->least);
+        memset(scratch->least, 0xff, (size_t)(spec->permutations + MINHASH_BLOCK) * sizeof *scratch->least);
         if (!text_is_null(text, row)) {
             open_row(text, row, spec, scratch);
-            while ((count = next_shingles(spec, scratch, &first)) > 0) {
-                hashes_32(spec, scratch, first + count);
-                permute(spec, scratch->x + first, count, k, scratch->least);
-                for (int64_t j = first; j < first + count; j++) sum += scratch->grams[j];
-                all += count;
+            while ((count = tokens_next(&scratch->stream, 0)) > 0) {
+                int64_t before = tokens_before(spec, scratch, count);
+                hash_and_permute(spec, scratch, before, count);
+                for (int64_t j = before; j < count; j++) sum += scratch->grams[j];
+                all += count - before;
+                close_batch(spec, scratch, count);
+            }
+            if (short_shingle(spec, scratch)) {
+                permute(spec, scratch, 0, 0, 1);
+                sum = scratch->grams[0];
+                all = 1;
             }
         } else {
             all = -1;
@@ -309,13 +457,17 @@ int64_t minhash_sets(const curate_text *text, const minhash_spec *spec, uint64_t
     int64_t written = 0;
     open_call(spec, scratch);
     for (int64_t row = 0; row < text->length; row++) {
-        int64_t count, first, all = 0;
+        int64_t count, all = 0;
         if (!text_is_null(text, row)) {
             open_row(text, row, spec, scratch);
-            while ((count = next_shingles(spec, scratch, &first)) > 0) {
-                memcpy(values + written + all, scratch->grams + first, (size_t)count * sizeof *values);
-                all += count;
+            while ((count = tokens_next(&scratch->stream, 0)) > 0) {
+                int64_t before = tokens_before(spec, scratch, count);
+                hash(spec, scratch, before, count);
+                memcpy(values + written + all, scratch->grams + before, (size_t)(count - before) * sizeof *values);
+                all += count - before;
+                close_batch(spec, scratch, count);
             }
+            if (short_shingle(spec, scratch)) values[written + all++] = scratch->grams[0];
             sort_bits(values + written, all, 63);
         }
         written += distinct(values + written, all);

@@ -61,7 +61,7 @@ typedef struct {
     uint64_t tokens[MINHASH_MAX_NGRAM + MINHASH_BATCH];
     uint64_t grams[MINHASH_BATCH];
     uint32_t x[MINHASH_BATCH];
-    uint32_t least[MINHASH_MAX_PERMUTATIONS];
+    uint32_t least[MINHASH_MAX_PERMUTATIONS + MINHASH_BLOCK];
 } minhash_scratch;
 
 /* signatures uint32[R][k]; shingles int64[R], repeats counted (-1 for null); sums uint64[R]: the g of all shingles,

@@ -82,6 +82,22 @@ CURATE_TARGET_AVX2 static inline void classify_avx2(const uint8_t *in, uint8_t *
     }
     *masks = found;
 }
+
+/* Comparisons give masks at once. */
+CURATE_TARGET_AVX512 static inline __mmask64 in_range_avx512(__m512i bytes, int lo, int hi) {
+    return _mm512_cmple_epu8_mask(_mm512_sub_epi8(bytes, _mm512_set1_epi8((char)lo)), _mm512_set1_epi8((char)(hi - lo)));
+}
+
+CURATE_TARGET_AVX512 static inline void classify_avx512(const uint8_t *in, uint8_t *out, uint8_t space_low,
+                                                        block_masks *masks) {
+    __m512i bytes = _mm512_loadu_si512(in), case_bit = _mm512_set1_epi8(0x20);
+    __m512i lower = _mm512_mask_add_epi8(bytes, in_range_avx512(bytes, 'A', 'Z'), bytes, case_bit);
+    _mm512_storeu_si512(out, lower);
+    masks->word = in_range_avx512(lower, 'a', 'z') | in_range_avx512(bytes, '0', '9') |
+                  _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8('_'));
+    masks->space = in_range_avx512(bytes, '\t', '\r') | in_range_avx512(bytes, space_low, ' ');
+    masks->high = _mm512_movepi8_mask(bytes);
+}
 #endif
 
 CURATE_INLINE int lowest_bit(uint64_t bits) {
@@ -276,8 +292,26 @@ CURATE_INLINE int64_t write_positions(uint64_t bits, uint32_t base, uint32_t *ou
     return end;
 }
 
+#if CURATE_X86
+/* Sixteen at a time, without asking how many there are: up to sixteen positions too many are written. */
+CURATE_TARGET_AVX512 static inline int64_t write_positions_avx512(uint64_t bits, uint32_t base, uint32_t *out,
+                                                                  int64_t n) {
+    __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    place = _mm512_add_epi32(place, _mm512_set1_epi32((int)base));
+    for (int i = 0; i < 4; i++, bits >>= 16) {
+        __mmask16 some = (__mmask16)bits;
+        _mm512_storeu_si512(out + n, _mm512_maskz_compress_epi32(some, place));
+        n += count_bits(some);
+        place = _mm512_add_epi32(place, _mm512_set1_epi32(16));
+    }
+    return n;
+}
+#endif
+
+typedef int64_t (*positions_kernel)(uint64_t bits, uint32_t base, uint32_t *out, int64_t n);
+
 /* Token starts and ends of a block, by where its classes change. */
-CURATE_INLINE void block_finish(token_stream *stream, const block *found) {
+CURATE_INLINE void block_finish(token_stream *stream, const block *found, positions_kernel write) {
     int64_t n = found->bytes_out;
     uint64_t valid = low_bits(n), starts, ends;
     if (stream->rules.chars == TOKENS_CHARS) {
@@ -299,13 +333,13 @@ CURATE_INLINE void block_finish(token_stream *stream, const block *found) {
         stream->carry_second = other >> (n - 1) & 1;
     }
     uint32_t base = (uint32_t)stream->lower_length;
-    stream->n_starts = write_positions(starts, base, stream->starts, stream->n_starts);
-    stream->n_ends = write_positions(ends, base, stream->ends, stream->n_ends);
+    stream->n_starts = write(starts, base, stream->starts, stream->n_starts);
+    stream->n_ends = write(ends, base, stream->ends, stream->n_ends);
     stream->at += found->bytes_in;
     stream->lower_length += n;
 }
 
-CURATE_INLINE void fill(token_stream *stream, classify_kernel classify) {
+CURATE_INLINE void fill(token_stream *stream, classify_kernel classify, positions_kernel write) {
     uint8_t space_low = stream->rules.regex_class ? 0x20 : 0x1c; /* `re` takes \x1c..\x1f for spaces */
     while (stream->at < stream->length && stream->n_starts < TOKENS_HISTORY + TOKENS_BATCH) {
         const uint8_t *from = stream->input + stream->at;
@@ -321,7 +355,7 @@ CURATE_INLINE void fill(token_stream *stream, classify_kernel classify) {
         int64_t n = left < 64 ? left : 64;
         block found = {.word = masks.word, .space = masks.space, .lead = ~UINT64_C(0), .bytes_in = n, .bytes_out = n};
         if (masks.high & low_bits(n)) block_mixed(stream, &masks, &found);
-        block_finish(stream, &found);
+        block_finish(stream, &found, write);
     }
     if (stream->at == stream->length && (stream->carry_first | stream->carry_second)) {
         stream->ends[stream->n_ends++] = (uint32_t)stream->lower_length;
@@ -329,10 +363,13 @@ CURATE_INLINE void fill(token_stream *stream, classify_kernel classify) {
     }
 }
 
-static void fill_scalar(token_stream *stream) { fill(stream, classify_scalar); }
+static void fill_scalar(token_stream *stream) { fill(stream, classify_scalar, write_positions); }
 #if CURATE_X86
-static void fill_sse2(token_stream *stream) { fill(stream, classify_sse2); }
-CURATE_TARGET_AVX2 static void fill_avx2(token_stream *stream) { fill(stream, classify_avx2); }
+static void fill_sse2(token_stream *stream) { fill(stream, classify_sse2, write_positions); }
+CURATE_TARGET_AVX2 static void fill_avx2(token_stream *stream) { fill(stream, classify_avx2, write_positions); }
+CURATE_TARGET_AVX512 static void fill_avx512(token_stream *stream) {
+    fill(stream, classify_avx512, write_positions_avx512);
+}
 #endif
 
 void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end) {
@@ -354,7 +391,8 @@ int64_t tokens_next(token_stream *stream, int64_t keep) {
     memmove(stream->ends, stream->ends + drop, (size_t)stream->n_ends * sizeof *stream->ends);
     while (stream->n_ends == stream->history && stream->at < stream->length) {
 #if CURATE_X86
-        if (stream->rules.simd & SIMD_AVX2) fill_avx2(stream);
+        if (stream->rules.simd & SIMD_AVX512) fill_avx512(stream);
+        else if (stream->rules.simd & SIMD_AVX2) fill_avx2(stream);
         else if (stream->rules.simd & SIMD_SSE2) fill_sse2(stream);
         else fill_scalar(stream);
 #else

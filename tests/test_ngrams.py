@@ -18,7 +18,7 @@ from curate.ngrams import NgramSpec
 
 SHA = NgramSpec(hash="sha256")
 MIX = NgramSpec()
-LEVELS = ("scalar", "sse2", "avx2", "sha")
+LEVELS = tuple(ngrams.SIMD_LEVELS)
 
 RAW = [
     "The quick brown fox jumps over the lazy dog. The dog barks; the fox runs away.",
