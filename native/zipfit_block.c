@@ -36,14 +36,14 @@ static inline int levels_of(int size, int from) {
 #define HEAP_NAME join_4
 #define HEAP_TARGET
 #define HEAP_WIDTH 4
-#define HEAP_WIDE 3
+#define HEAP_WIDE 4
 #include "zipfit_heap.h"
 
 #if CURATE_X86
 #define HEAP_NAME join_8
 #define HEAP_TARGET CURATE_TARGET_AVX2
 #define HEAP_WIDTH 8
-#define HEAP_WIDE 4
+#define HEAP_WIDE 5
 #include "zipfit_heap.h"
 
 #define HEAP_NAME join_16
