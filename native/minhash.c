@@ -308,6 +308,39 @@ CURATE_TARGET_AVX2 static void fused_avx2(const minhash_spec *spec, minhash_scra
     }
     scratch->sum = r.sum;
 }
+
+/* v = a * x + b mod 2^64 for eight permutations, as eight low and eight high words: the product with the low word of a
+ * in two vectors of 64-bit lanes, that with the high word on the high words alone. Modulo p = 2^61 - 1, f = (v mod 2^61)
+ * + (v >> 61) is the answer or p too large; its low word is low(v) + (high(v) >> 29). Where f may reach p, the lower 29
+ * bits of high(v) are all ones, once in 2^29: `top` tells, and such a batch is done by legacy_plain. The shuffles leave
+ * the words in the order 0 1 4 5 2 3 6 7, and so do `least` and the high words of a. */
+CURATE_TARGET_AVX2 static int legacy_eight(const uint64_t *a, const uint64_t *b, uint32_t *least, const uint32_t *x,
+                                           int64_t count) {
+#define WORDS8(from, to, which) \
+    _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(from), _mm256_castsi256_ps(to), which))
+    __m256i a0 = LOAD8(a), a1 = LOAD8(a + 4), b0 = LOAD8(b), b1 = LOAD8(b + 4), a_high = WORDS8(a0, a1, 0xdd);
+    __m256i found = _mm256_permute4x64_epi64(LOAD8(least), 0xd8), top = _mm256_setzero_si256();
+    for (int64_t j = 0; j < count; j++) {
+        __m256i x_ = _mm256_set1_epi32((int)x[j]);
+        __m256i v0 = _mm256_add_epi64(_mm256_mul_epu32(a0, x_), b0), v1 = _mm256_add_epi64(_mm256_mul_epu32(a1, x_), b1);
+        __m256i high = _mm256_add_epi32(WORDS8(v0, v1, 0xdd), _mm256_mullo_epi32(a_high, x_));
+        __m256i value = _mm256_add_epi32(WORDS8(v0, v1, 0x88), _mm256_srli_epi32(high, 29));
+        found = _mm256_min_epu32(found, value);
+        top = _mm256_max_epu32(top, _mm256_slli_epi32(high, 3));
+    }
+    __m256i doubtful = _mm256_cmpeq_epi32(top, _mm256_set1_epi32(-8));
+    if (CURATE_UNLIKELY(!_mm256_testz_si256(doubtful, doubtful))) return 0;
+    STORE8(least, _mm256_permute4x64_epi64(found, 0xd8));
+    return 1;
+#undef WORDS8
+}
+
+CURATE_TARGET_AVX2 static void legacy_avx2(const minhash_spec *spec, minhash_scratch *scratch, int from, int k,
+                                           int64_t first, int64_t end) {
+    for (int i = from; i < k; i += 8)
+        if (!legacy_eight(spec->a64 + i, spec->b64 + i, scratch->least + i, scratch->x + first, end - first))
+            legacy_plain(spec, scratch, i, i + 8, first, end);
+}
 #undef LOAD8
 #undef STORE8
 #undef AFFINE8
@@ -354,16 +387,50 @@ CURATE_TARGET_AVX512 static void fused_avx512(const minhash_spec *spec, minhash_
 }
 #undef LOAD16
 #undef AFFINE16
+
+/* As legacy_eight, sixteen. */
+CURATE_TARGET_AVX512 static int legacy_sixteen(const uint64_t *a, const uint64_t *b, uint32_t *least,
+                                               const uint32_t *x, int64_t count) {
+#define WORDS16(from, to, which) \
+    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(from), _mm512_castsi512_ps(to), which))
+    __m512i a0 = _mm512_loadu_si512(a), a1 = _mm512_loadu_si512(a + 8), a_high = WORDS16(a0, a1, 0xdd);
+    __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 8), top = _mm512_setzero_si512();
+    __m512i apart = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), together = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    __m512i found = _mm512_permutexvar_epi64(apart, _mm512_loadu_si512(least));
+    for (int64_t j = 0; j < count; j++) {
+        __m512i x_ = _mm512_set1_epi32((int)x[j]);
+        __m512i v0 = _mm512_add_epi64(_mm512_mul_epu32(a0, x_), b0), v1 = _mm512_add_epi64(_mm512_mul_epu32(a1, x_), b1);
+        __m512i high = _mm512_add_epi32(WORDS16(v0, v1, 0xdd), _mm512_mullo_epi32(a_high, x_));
+        __m512i value = _mm512_add_epi32(WORDS16(v0, v1, 0x88), _mm512_srli_epi32(high, 29));
+        found = _mm512_min_epu32(found, value);
+        top = _mm512_max_epu32(top, _mm512_slli_epi32(high, 3));
+    }
+    if (CURATE_UNLIKELY(_mm512_cmpeq_epi32_mask(top, _mm512_set1_epi32(-8)))) return 0;
+    _mm512_storeu_si512(least, _mm512_permutexvar_epi64(together, found));
+    return 1;
+#undef WORDS16
+}
+
+CURATE_TARGET_AVX512 static void legacy_avx512(const minhash_spec *spec, minhash_scratch *scratch, int from, int k,
+                                               int64_t first, int64_t end) {
+    for (int i = from; i < k; i += 16)
+        if (!legacy_sixteen(spec->a64 + i, spec->b64 + i, scratch->least + i, scratch->x + first, end - first))
+            legacy_plain(spec, scratch, i, i + 16, first, end);
+}
 #endif
 
 enum { FUSED = 128 }; /* permutations that are done while tokens are hashed */
 
 static void permute(const minhash_spec *spec, minhash_scratch *scratch, int from, int64_t first, int64_t end) {
     int k = (spec->permutations + MINHASH_BLOCK - 1) / MINHASH_BLOCK * MINHASH_BLOCK;
-    if (spec->scheme == MINHASH_LEGACY) legacy_plain(spec, scratch, from, k, first, end);
+    int legacy = spec->scheme == MINHASH_LEGACY;
 #if CURATE_X86
+    if (legacy && spec->simd & SIMD_AVX512) legacy_avx512(spec, scratch, from, k, first, end);
+    else if (legacy && spec->simd & SIMD_AVX2) legacy_avx2(spec, scratch, from, k, first, end);
     else if (spec->simd & SIMD_AVX2) affine_avx2(spec, scratch, from, k, first, end);
+    else
 #endif
+        if (legacy) legacy_plain(spec, scratch, from, k, first, end);
     else affine_plain(spec, scratch, from, k, first, end);
 }
 
