@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from curate.errors import ConfigError
 from curate.params import did_you_mean
+
+if TYPE_CHECKING:
+    import duckdb
 
 #: The table's name inside an expression; `docs.score` and `score` are the same.
 TABLE = "docs"
@@ -40,17 +43,23 @@ def said_by(error: Exception) -> str:
     return " ".join(str(error).split("\n\nLINE ")[0].split("\n\tCandidate functions:")[0].split())
 
 
+@lru_cache(maxsize=1)
+def _database() -> duckdb.DuckDBPyConnection:
+    """One empty database for all the questions; a cursor each, so that they do not meet."""
+    import duckdb
+
+    return duckdb.connect(":memory:", config={"threads": "1"})
+
+
 @lru_cache(maxsize=256)
 def columns_in(expression: str) -> tuple[str, ...]:
     """The columns that an expression reads, in order of appearance, each once.
 
     Raises ConfigError for what is no SQL expression, and for one that looks beyond its row or is not repeatable.
     """
-    import duckdb
-
     if not expression.strip():
         raise ConfigError("expected an SQL expression over docs, got nothing")
-    with duckdb.connect(":memory:") as con:
+    with _database().cursor() as con:
         query = f"SELECT {in_query(expression)} FROM {TABLE}"
         answer = con.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
         parsed = json.loads(answer)
@@ -134,7 +143,7 @@ def check_expression(expression: str, columns: pa.Schema, result: Literal["DOUBL
             raise ConfigError(f"there is no column {name!r} at this point{did_you_mean(name, known)}")
     empty = pa.schema([columns.field(name) for name in named] or [pa.field("none", pa.int8())]).empty_table()
     value = in_query(expression)
-    with duckdb.connect(":memory:") as con:
+    with _database().cursor() as con:
         con.register(TABLE, empty)
         try:
             kind = str(con.sql(f"SELECT {value} AS value FROM {TABLE}").types[0])
