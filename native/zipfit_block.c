@@ -15,7 +15,7 @@ enum { NODE_BITS = 10, WEIGHT_SHIFT = 15, LENGTH_CODES = 19, INNER = 288 };
 #define NODE_MASK ((1 << NODE_BITS) - 1)
 #define KEY_MASK (~NODE_MASK)
 #define WEIGHT_MASK (~((1 << WEIGHT_SHIFT) - 1))
-#define NOTHING INT32_MAX /* past a heap's end: larger than any node */
+#define NOTHING 0x3fffffff /* past a heap's end: larger than any node (2^29 and a little), and two of them are an int */
 
 /* One tree in each lane; a lane's leaves stand in its heap from row 1 on. */
 typedef struct {

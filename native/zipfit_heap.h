@@ -62,17 +62,17 @@ CURATE_INLINE void HEAP_OWN(level)(int32_t *cells, int first, const int depth, H
 
 /* Write each lane's value into the row where it stands: all rows that it may be, as one that is written in single cells
  * cannot be read as a vector at once. */
-CURATE_INLINE void HEAP_OWN(settle)(int32_t *cells, int first, int levels, HEAP_ROW at, HEAP_ROW value) {
+CURATE_INLINE void HEAP_OWN(settle)(int32_t *cells, int first, int levels, const HEAP_ROW *at, const HEAP_ROW *value) {
     for (int r = 0; r < 1 << levels; r++) {
-        const HEAP_ROW here = at == r;
-        HEAP_AT(first + r) = HEAP_EITHER(here, value, HEAP_AT(first + r));
+        const HEAP_ROW here = *at == r;
+        HEAP_AT(first + r) = HEAP_EITHER(here, *value, HEAP_AT(first + r));
     }
 }
 
 /* Let each lane's value sink from row `from`, `levels` deep. The smaller value stays, the larger goes on down the path of
  * smaller children; past the place where it belongs that exchanges nothing, so no lane has to stop before the others. */
-CURATE_INLINE void HEAP_OWN(sink)(int32_t *cells, int from, HEAP_ROW value, int levels) {
-    HEAP_ROW at = {0};
+CURATE_INLINE void HEAP_OWN(sink)(int32_t *cells, int from, const HEAP_ROW *sinking, int levels) {
+    HEAP_ROW at = {0}, value = *sinking;
     int32_t k[HEAP_WIDTH], v[HEAP_WIDTH];
     if (levels > 0) HEAP_OWN(level)(cells, from, 0, &at, &value);
     if (levels > 1) HEAP_OWN(level)(cells, 2 * from, 1, &at, &value);
@@ -80,7 +80,7 @@ CURATE_INLINE void HEAP_OWN(sink)(int32_t *cells, int from, HEAP_ROW value, int 
     if (HEAP_WIDE > 3 && levels > 3) HEAP_OWN(level)(cells, 8 * from, 3, &at, &value);
     if (HEAP_WIDE > 4 && levels > 4) HEAP_OWN(level)(cells, 16 * from, 4, &at, &value);
     if (levels <= HEAP_WIDE && levels <= 4) {
-        HEAP_OWN(settle)(cells, from << levels, levels, at, value);
+        HEAP_OWN(settle)(cells, from << levels, levels, &at, &value);
         return;
     }
     at += from << (levels < HEAP_WIDE ? levels : HEAP_WIDE);
@@ -105,12 +105,13 @@ CURATE_INLINE void HEAP_OWN(sink)(int32_t *cells, int from, HEAP_ROW value, int 
  * one of its own. */
 HEAP_TARGET static void HEAP_NAME(int32_t *cells, int32_t *joined, uint32_t *cost, int size, int node) {
     HEAP_ROW sum = {0};
-    for (int from = size / 2; from >= 1; from--) HEAP_OWN(sink)(cells, from, HEAP_AT(from), levels_of(size, from));
+    for (int from = size / 2; from >= 1; from--) HEAP_OWN(sink)(cells, from, &HEAP_AT(from), levels_of(size, from));
     for (; size > 1; node++, joined += 2 * ZIPFIT_LANES) {
         const HEAP_ROW first = HEAP_AT(1), last = HEAP_AT(size), waits = last == NOTHING;
         HEAP_AT(size) = (HEAP_ROW){0} + NOTHING;
         int levels = levels_of(--size, 1);
-        HEAP_OWN(sink)(cells, 1, HEAP_EITHER(waits, first, last), levels);
+        const HEAP_ROW moved = HEAP_EITHER(waits, first, last);
+        HEAP_OWN(sink)(cells, 1, &moved, levels);
         const HEAP_ROW second = HEAP_AT(1);
         const HEAP_ROW is_first = (first & ~WEIGHT_MASK) > (second & ~WEIGHT_MASK);
         const HEAP_ROW deeper = HEAP_EITHER(is_first, first, second) & ~WEIGHT_MASK & KEY_MASK;
@@ -119,7 +120,8 @@ HEAP_TARGET static void HEAP_NAME(int32_t *cells, int32_t *joined, uint32_t *cos
         *(HEAP_ROW *)joined = first;
         *(HEAP_ROW *)(joined + ZIPFIT_LANES) = second;
         sum += ~waits & (weight >> WEIGHT_SHIFT);
-        HEAP_OWN(sink)(cells, 1, HEAP_EITHER(waits, first, parent), levels);
+        const HEAP_ROW put = HEAP_EITHER(waits, first, parent);
+        HEAP_OWN(sink)(cells, 1, &put, levels);
     }
     memcpy(cost, &sum, sizeof sum);
 }
