@@ -1,4 +1,4 @@
-"""CPU seconds of commands that should answer at once: `curate --help`, `curate sql`.
+"""CPU seconds of commands that should answer at once, `curate --help` and `curate sql`; and how long the demo takes.
 
     python benchmarks/bench_startup.py --json OUT
 """
@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import measure
@@ -36,10 +37,22 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "curate", "run", str(recipe), "--run", run, "-q"], check=True)
         result = {
             "what": "start-up, CPU seconds of the whole process, median", **measure.about(),
+            "demo_seconds": demo(Path(scratch)),
             "help_cpu_seconds": cpu(["--help"], given.rounds), "sql_cpu_seconds": cpu(["sql", run, "SELECT count(*) AS n FROM docs"], given.rounds),
         }  # fmt: skip
     Path(given.json).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+
+
+def demo(folder: Path) -> float:
+    """What `make demo` does once all is installed: the sample, the run, the verdict; wall seconds."""
+    start = time.perf_counter()
+    sample = HERE.parent / "data_samples" / "make_sample.py"
+    subprocess.run([sys.executable, str(sample), str(folder / "data_samples" / "big")], check=True, stdout=subprocess.DEVNULL)
+    for command in ("run", "compare"):
+        words = [sys.executable, "-m", "curate", command, "demo", "--run", "demo-run", "-q"]
+        subprocess.run(words, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+    return round(time.perf_counter() - start, 1)
 
 
 def cpu(words: list[str], rounds: int) -> float:

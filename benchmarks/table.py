@@ -52,6 +52,7 @@ def speeds() -> list[str]:
         ("peak resident memory of a worker of that run", "under 500 MB", f"{run['worker_peak_mb']:.0f} MB", run),
         (f"... with {run['big_text_mb'] / 1e3:.1f} GB of text", "the same within 10 %",
          f"{run['big_worker_peak_mb']:.0f} MB ({run['big_over_small_peak']:.2f} x)", run),
+        ("the demo, after installation", "under 60 s", f"{startup['demo_seconds']:.0f} s", startup),
         ("`curate --help`, CPU", "under 0.3 s", f"{startup['help_cpu_seconds']:.2f} s", startup),
         ("`curate sql`, CPU", "under 0.5 s", f"{startup['sql_cpu_seconds']:.2f} s", startup),
     ]  # fmt: skip
