@@ -52,7 +52,7 @@ def gathered(run: Run, node: Node, docs: npt.NDArray[np.int64]) -> Iterator[pa.R
             out = run.scratch / f"gather-{node.position}-{part.number}.arrow"
             tasks.append(GatherTask(run.corpus.layout.of([part]), part, wanted[low:high] & 0xFFFFFFFF, node, out))
     for out in run.engine.map("curate.gather:gather_part", tasks):
-        with pa.OSFile(str(out)) as file:
+        with pa.memory_map(str(out)) as file:
             reader = ipc.open_file(file)
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)

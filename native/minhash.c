@@ -480,7 +480,7 @@ void minhash_signatures(const curate_text *text, const minhash_spec *spec, uint3
 
 /* ---------------------------------------------------------------- sets */
 
-enum { SORT_FEW = 24 };
+enum { SORT_FEW = 12 };
 
 static void sort_few(uint64_t *values, int64_t n) {
     for (int64_t i = 1; i < n; i++) {
@@ -491,18 +491,16 @@ static void sort_few(uint64_t *values, int64_t n) {
     }
 }
 
-/* By bits from the top: hashes part in halves, so the depth is the logarithm of n, and 64 at most whatever they are. */
+/* By bits from the top: hashes part in halves, so the depth is the logarithm of n, and 64 at most whatever they are.
+ * Which half a value goes to is no branch: it could not be predicted. */
 static void sort_bits(uint64_t *values, int64_t n, int bit) {
     while (n > SORT_FEW && bit >= 0) {
-        int64_t low = 0, high = n;
-        while (low < high) {
-            uint64_t value = values[low];
-            if (value >> bit & 1) {
-                values[low] = values[--high];
-                values[high] = value;
-            } else {
-                low++;
-            }
+        int64_t low = 0;
+        for (int64_t i = 0; i < n; i++) { /* zeros up to low, ones from there to i */
+            uint64_t value = values[i];
+            values[i] = values[low];
+            values[low] = value;
+            low += (int64_t)(~value >> bit & 1);
         }
         bit--;
         sort_bits(values, low, bit);
@@ -550,8 +548,10 @@ void minhash_bands(const uint32_t *signatures, int64_t rows, int permutations, i
         const uint32_t *at = signatures;
         for (int band = 0; band < bands; band++) {
             uint64_t key = mix64_fold((uint64_t)band ^ MIX64_SECOND.c[0], MIX64_SECOND.c[1]);
-            for (int i = 0; i < per_band; i++) key = mix64_append(key, *at++, &MIX64_SECOND);
-            *keys++ = key;
+            int i = 0;
+            for (; i + 2 <= per_band; i += 2, at += 2)
+                key = mix64_append(key, at[0] | (uint64_t)at[1] << 32, &MIX64_SECOND);
+            *keys++ = i < per_band ? mix64_append(key, *at++, &MIX64_SECOND) : key;
         }
     }
 }

@@ -14,6 +14,7 @@ A pair whose ends are already joined is not compared: clusters are the same with
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -40,12 +41,14 @@ PAIRS = 1 << 17
 
 
 class ShingleSets:
-    """Sets of shingles by place, in a scratch file; read back as they are needed, all at once where they fit."""
+    """Sets of shingles by place: in memory while they fit, otherwise in a scratch file and read as they are needed."""
 
     def __init__(self, scratch_folder: str, places: int) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=scratch_folder)  # noqa: SIM115 - held until close()
+        self._folder = scratch_folder
+        self._file: IO[bytes] | None = None
         self._slot = np.full(places, -1, np.int64)
         self._starts = [np.zeros(1, np.int64)]
+        self._values: list[Uint64] = []
         self._count = 0
         self._total = 0
         self._held: Uint64 | None = None
@@ -53,20 +56,31 @@ class ShingleSets:
     def add(self, places: Int64, sets: pa.LargeListArray) -> None:
         """Append sets."""
         offsets = np.asarray(sets.offsets.to_numpy(), np.int64)
-        values = np.asarray(sets.values.to_numpy(), np.uint64)[offsets[0] : offsets[-1]]
+        values = np.array(sets.values.to_numpy()[offsets[0] : offsets[-1]], np.uint64)
         self._slot[places] = self._count + np.arange(len(places))
         self._starts.append(offsets[1:] - offsets[0] + self._total)
         self._count += len(places)
         self._total += len(values)
-        self._file.write(values.tobytes())
+        self._values.append(values)
+        if 8 * self._total > HELD_BYTES:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - held until close()
+        for values in self._values:
+            values.tofile(self._file)
+        self._values = []
 
     def close_adding(self) -> None:
         """No more sets will come."""
-        self._file.flush()
         self.starts = np.concatenate(self._starts)
         self._starts = []
-        if 8 * self._total <= HELD_BYTES:
-            self._held = self._read(0, self._total)
+        if self._file is None:
+            self._held = np.concatenate([np.empty(0, np.uint64), *self._values])
+            self._values = []
+        else:
+            self._file.flush()
 
     def jaccard(self, left: Int64, right: Int64) -> Float64:
         """The Jaccard index of each pair of places."""
@@ -103,11 +117,12 @@ class ShingleSets:
         return minhash.jaccard(values, starts, np.searchsorted(slots, a), np.searchsorted(slots, b))
 
     def _read(self, start: int, count: int) -> Uint64:
-        self._file.seek(8 * start)
-        return np.fromfile(self._file, np.uint64, count)
+        assert self._file is not None
+        return np.frombuffer(os.pread(self._file.fileno(), 8 * count, 8 * start), np.uint64)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class Joined:
@@ -173,21 +188,19 @@ def join_near(frame: Frame, bands: Sequence[str], threshold: float, *, verify: b
     """
     con = frame.con
     con.execute(
-        """CREATE TABLE ordered AS SELECT doc, row_number() OVER (ORDER BY curate_key, curate_identity, doc) - 1 AS place
+        """CREATE TABLE ordered AS SELECT doc, sum, shingles, row_number() OVER (ORDER BY curate_key, curate_identity, doc) - 1 AS place
            FROM pool WHERE shingles > 0"""
     )
     con.execute(
-        """CREATE TABLE equal AS SELECT sum, shingles, min(place) AS first FROM pool JOIN ordered USING (doc)
-           GROUP BY 1, 2 HAVING count(*) > 1"""
+        """CREATE TABLE equal AS SELECT sum, shingles, min(place) AS first FROM ordered GROUP BY 1, 2 HAVING count(*) > 1"""
     )
     con.execute(
         f"""CREATE TABLE leaders AS SELECT place, whole, {", ".join(bands)} FROM pool JOIN ordered USING (doc)
-            LEFT JOIN equal USING (sum, shingles) WHERE first IS NULL OR first = place"""
+            WHERE place NOT IN (SELECT place FROM ordered JOIN equal USING (sum, shingles) WHERE place <> first)"""
     )
     doc, class_ = _pairs(
         frame,
-        """SELECT pool.doc AS doc, coalesce(first, place) AS class FROM pool JOIN ordered USING (doc)
-           LEFT JOIN equal USING (sum, shingles) ORDER BY place""",
+        "SELECT doc, coalesce(first, place) AS class FROM ordered LEFT JOIN equal USING (sum, shingles) ORDER BY place",
     )
     empty = frame.scalar("SELECT count(*) FROM pool WHERE shingles = 0")
     _meet(frame, bands)

@@ -335,10 +335,10 @@ def test_a_band_is_a_key_of_its_rows_and_its_number() -> None:
     assert keys[0, 0] == keys[1, 0] != keys[2, 0]
     assert keys[0, 1] == keys[2, 1] != keys[1, 1]
     assert keys[0, 0] != keys[0, 1]  # the same rows in another band
-    first = twins.fold(0 ^ SECOND[0], SECOND[1])
-    for value in (1, 2):
-        first = twins.fold(first ^ SECOND[4], value ^ SECOND[5])
-    assert int(keys[0, 0]) == first
+    start = twins.fold(0 ^ SECOND[0], SECOND[1])
+    assert int(keys[0, 0]) == twins.fold(start ^ SECOND[4], (1 | 2 << 32) ^ SECOND[5])
+    odd = int(minhash.band_keys(values, 1, 3)[0, 0])  # pairs of rows, and the last alone
+    assert odd == twins.fold(int(keys[0, 0]) ^ SECOND[4], 1 ^ SECOND[5])
 
 
 SECOND = (0xC0AC29B7C97C50DD, 0x3F84D5B5B5470917, 0x9216D5D98979FB1B, 0xD1310BA698DFB5AC, 0x2FFD72DBD01ADFB7, 0xB8E1AFED6A267E96)
