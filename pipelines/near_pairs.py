@@ -216,18 +216,21 @@ def join_near(frame: Frame, bands: Sequence[str], threshold: float, *, verify: b
 
 
 def _meet(frame: Frame, bands: Sequence[str]) -> None:
-    """The tables `alike(first, place)` and `met(band, key, place, number, documents, first)`: who meets whom, and where."""
+    """The tables `alike(first, place)` and `met(key, place, documents, first)`: who meets whom, and in which bucket.
+
+    A key is a hash of the band's number too, so a bucket of one band is none of another.
+    """
     con = frame.con
     con.execute(
         """CREATE TABLE alike AS SELECT first, place FROM leaders JOIN
            (SELECT whole, min(place) AS first FROM leaders GROUP BY 1 HAVING count(*) > 1) USING (whole) WHERE place <> first"""
     )
     con.execute("DELETE FROM leaders WHERE place IN (SELECT place FROM alike)")
-    con.execute("CREATE TABLE met (band INTEGER, key UBIGINT, place BIGINT, number BIGINT, documents BIGINT, first BIGINT)")
-    for i, band in enumerate(bands):
+    con.execute("CREATE TABLE met (key UBIGINT, place BIGINT, documents BIGINT, first BIGINT)")
+    for band in bands:
         con.execute(
-            f"""INSERT INTO met SELECT {i}, {band}, place, row_number() OVER w, count(*) OVER (PARTITION BY {band}), min(place) OVER (PARTITION BY {band})
-                FROM leaders WHERE {band} IN (SELECT {band} FROM leaders GROUP BY 1 HAVING count(*) > 1) WINDOW w AS (PARTITION BY {band} ORDER BY place)"""
+            f"""INSERT INTO met SELECT {band}, place, documents, first FROM leaders JOIN
+                (SELECT {band}, count(*) AS documents, min(place) AS first FROM leaders GROUP BY 1 HAVING count(*) > 1) USING ({band})"""
         )
 
 
@@ -248,13 +251,14 @@ def _others(frame: Frame, joined: Joined) -> tuple[Int64, Int64]:
     minhash.roots(joined.parent)
     frame.con.register("forest", pa.table({"place": np.arange(len(joined.parent)), "root": joined.parent}))
     frame.con.execute(
-        """CREATE TABLE unsettled AS SELECT band, key, place, number, documents, root FROM met JOIN forest USING (place)
-           WHERE (band, key) IN (SELECT (band, key) FROM met JOIN forest USING (place) GROUP BY band, key HAVING min(root) < max(root))"""
+        """CREATE TABLE unsettled AS SELECT key, place, documents, root, row_number() OVER (PARTITION BY key ORDER BY place) AS number
+           FROM met JOIN forest USING (place)
+           WHERE key IN (SELECT key FROM met JOIN forest USING (place) GROUP BY key HAVING min(root) < max(root))"""
     )
     frame.con.unregister("forest")
     pairs = _pairs(
         frame,
-        f"""SELECT DISTINCT a.place AS a, b.place AS b FROM unsettled a JOIN unsettled b ON a.band = b.band AND a.key = b.key
+        f"""SELECT DISTINCT a.place AS a, b.place AS b FROM unsettled a JOIN unsettled b ON a.key = b.key
             WHERE a.number > 1 AND a.number < b.number AND a.root <> b.root AND (a.documents <= {BUCKET} OR a.number <= {ANCHORS})
             ORDER BY a, b""",
     )
