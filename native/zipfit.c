@@ -28,7 +28,7 @@ CURATE_INLINE void parse_slow(const view *v, state *z, int watch) {
         if (ahead == 0) return;
         match best = look(v, z);
         if (watch && ahead < LONGEST && best.length >= ahead) return;
-        take(v, z, best);
+        take(v, z, best, 1);
     }
 }
 

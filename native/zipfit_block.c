@@ -11,7 +11,7 @@
 /* A node in a heap: weight (15 bits) << 15 | depth (5) << 10 | number (10). Weights sum to at most 16,384 in a block, so
  * no tree is deeper than 20 (Fibonacci). Leaves have their symbol's number, inner nodes follow in the order in which
  * they are made. Nodes compare by weight, then depth; the number does not count, and at a tie the first asked wins. */
-enum { NODE_BITS = 10, WEIGHT_SHIFT = 15, LENGTH_CODES = 19, INNER = 288 };
+enum { NODE_BITS = 10, WEIGHT_SHIFT = 15, LENGTH_CODES = 19, HEAP_ROWS = 512 };
 #define NODE_MASK ((1 << NODE_BITS) - 1)
 #define KEY_MASK (~NODE_MASK)
 #define WEIGHT_MASK (~((1 << WEIGHT_SHIFT) - 1))
@@ -159,13 +159,13 @@ static void measure(zipfit_block_scratch *s, const forest *f, int lane, const ui
 
 /* Code lengths of one tree for each block, in scratch->lengths; their cost is added to `bits`. */
 static void grow(zipfit_block_scratch *s, forest *f, const uint16_t *const *counts, int n, int simd, uint32_t *bits) {
-    int rows = f->n_symbols > 32 ? 512 : 64, added[ZIPFIT_LANES], joins[ZIPFIT_LANES];
-    for (int i = 0; i < rows * ZIPFIT_LANES; i++) s->heap[i] = NOTHING;
+    int added[ZIPFIT_LANES], joins[ZIPFIT_LANES];
     for (int lane = 0; lane < n; lane++) added[lane] = plant(s, f, lane, counts[lane]);
     join_lanes(s, f, n, simd, joins);
     for (int lane = 0; lane < n; lane++) {
         measure(s, f, lane, counts[lane], joins[lane]);
         bits[lane] += s->cost[lane] - (uint32_t)added[lane];
+        s->heap[ZIPFIT_LANES + lane] = NOTHING; /* the root: all others have been taken out */
     }
 }
 
@@ -189,6 +189,7 @@ static uint32_t run_of_others(int run) {
 }
 
 void zipfit_blocks_open(zipfit_block_scratch *scratch) {
+    for (int i = 0; i < HEAP_ROWS * ZIPFIT_LANES; i++) scratch->heap[i] = NOTHING;
     for (int run = 0; run < ZIPFIT_RUNS; run++) {
         scratch->runs[0][run] = run_of_zeros(run);
         scratch->runs[1][run] = run_of_others(run);
@@ -268,7 +269,7 @@ static void choose(zipfit_block *block, uint32_t dynamic) {
 }
 
 void zipfit_blocks(zipfit_block *const *blocks, int n, int simd, zipfit_block_scratch *s) {
-    const uint16_t *counts[ZIPFIT_LANES];
+    const uint16_t *counts[ZIPFIT_LANES] = {0};
     uint32_t bits[ZIPFIT_LANES] = {0};
     forest literals = {.n_symbols = ZIPFIT_LITERALS, .limit = 15}, distances = {.n_symbols = ZIPFIT_DISTANCES, .limit = 15};
     forest codes = {.n_symbols = LENGTH_CODES, .limit = 7};

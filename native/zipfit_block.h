@@ -37,9 +37,9 @@ typedef struct {
     uint64_t bits; /* in: bits before the block; out: bits after it */
 } zipfit_block;
 
-/* Room for a batch of blocks; `runs` is filled by zipfit_blocks_open. */
+/* Room for a batch of blocks; zipfit_blocks_open empties the heap and fills `runs`. */
 typedef struct {
-    _Alignas(64) int32_t heap[512 * ZIPFIT_LANES];
+    _Alignas(64) int32_t heap[512 * ZIPFIT_LANES]; /* empty between calls */
     int32_t joined[2 * 288 * ZIPFIT_LANES]; /* the two nodes of each join */
     uint8_t lengths[ZIPFIT_LANES][640]; /* code lengths from the second byte on, and depths of inner nodes */
     uint16_t header[ZIPFIT_LANES][32]; /* how often each code of code lengths is sent */

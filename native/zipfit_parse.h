@@ -209,8 +209,9 @@ CURATE_INLINE match look(const view *v, const state *z) {
     return search(v, at, place, chain_limit(z, at), budget_after(v, z->length), best);
 }
 
-/* Take what was found: the match before, if this one is no longer; else its byte waits, and the one before is written. */
-CURATE_INLINE void take(const view *v, state *z, match best) {
+/* Take what was found: the match before, if this one is no longer; else its byte waits, and the one before is written.
+ * `ends` is 0 where no block can end. */
+CURATE_INLINE void take(const view *v, state *z, match best, const int ends) {
     int32_t at = z->at, before = z->length;
     if (best.length == SHORTEST && at - best.start > TOO_FAR) best.length = SHORTEST - 1;
     if (before >= SHORTEST && best.length <= before) {
@@ -218,10 +219,10 @@ CURATE_INLINE void take(const view *v, state *z, match best) {
         z->at = at + before - 1;
         z->pending = 0;
         z->length = SHORTEST - 1;
-        if (CURATE_UNLIKELY(full)) zipfit_end_block(v, z);
+        if (ends && CURATE_UNLIKELY(full)) zipfit_end_block(v, z);
         return;
     }
-    if (z->pending && CURATE_UNLIKELY(tally_literal(z, v->s->bytes[at - 1]))) zipfit_end_block(v, z);
+    if (z->pending && tally_literal(z, v->s->bytes[at - 1]) && ends) zipfit_end_block(v, z);
     z->pending = 1;
     z->at = at + 1;
     z->length = best.length;

@@ -121,7 +121,7 @@ static void parse_alone(const view *v, zipfit_target *t) {
             t->grams[t->n_questions] = (uint16_t)asks;
             t->places[t->n_questions++] = (uint16_t)at;
         }
-        take(v, &z, look(v, &z));
+        take(v, &z, look(v, &z), 0);
         if (z.symbols == symbols) continue;
         if (z.pending) add_symbol(t, v->s->bytes[at - 1], NO_DISTANCE);
         else
@@ -168,7 +168,7 @@ static inline void add_counts(zipfit_counts *to, const zipfit_counts *from) {
 
 /* Step until the parse is in step, or at the end; returns how many symbols the target alone had written there. */
 static int32_t catch_up(const view *v, state *z, const zipfit_target *t) {
-    for (; z->at < v->total; take(v, z, look(v, z)))
+    for (; z->at < v->total; take(v, z, look(v, z), 0))
         if (z->at >= v->border && in_step(z, &t->stages[z->at - v->border], z->at))
             return t->stages[z->at - v->border].symbols;
     if (z->pending) tally_literal(z, v->s->bytes[v->total - 1]);
@@ -208,7 +208,7 @@ static uint32_t part_ways(const view *v, state *z, const zipfit_target *t, uint3
         z->start = at - 1 - stage->distance;
         z->pending = stage->state & 1;
         *symbols = stage->symbols;
-        take(v, z, best);
+        take(v, z, best, 0);
         return question + 1;
     }
 }
