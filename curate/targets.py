@@ -40,6 +40,7 @@ def load_targets(recipe: Recipe, pool: set[Path], problems: Problems) -> Targets
     """Read the targets' files; guide and test must share no document, and neither may be a pool file."""
     targets: dict[str, dict[str, pa.Table]] = {}
     rows: list[tuple[bytes, str]] = []
+    counted: list[list[str]] = []
     for name, spec in recipe.targets.items():
         splits: dict[str, pa.Table] = {}
         for split in SPLITS:
@@ -53,8 +54,9 @@ def load_targets(recipe: Recipe, pool: set[Path], problems: Problems) -> Targets
             if files and not both:
                 _load_split(recipe, name, split, splits, problems)
         for split, table in splits.items():
-            hashes = set(documents.text_hashes(table[TEXT].combine_chunks()).to_pylist())
-            rows += [(h, f"{split} of {name}") for h in sorted(hashes)]
+            hashes = documents.text_hashes(table[TEXT].combine_chunks()).to_pylist()
+            rows += [(h, f"{split} of {name}") for h in sorted(set(hashes))]
+            counted += [[h.hex(), f"{split} of {name}"] for h in sorted(hashes)]  # a text that repeats weighs more
         targets[name] = splits
     if not problems.found:
         _check_splits(rows)
@@ -64,7 +66,7 @@ def load_targets(recipe: Recipe, pool: set[Path], problems: Problems) -> Targets
     found = pa.table(
         {"hash": pa.array(list(first), pa.binary(16)), "place": pa.array(list(first.values()), pa.string())}
     )
-    return Targets(targets, found, digest([[value.hex(), place] for value, place in rows]))
+    return Targets(targets, found, digest(counted))
 
 
 def _stands_in(recipe: Recipe, path: str, pool: set[Path]) -> bool:

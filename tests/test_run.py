@@ -32,6 +32,7 @@ from run_folders import (
     write_rows,
 )
 
+from curate import api
 from curate.api import load_recipe
 from curate.errors import DataError
 from curate.recipe import Recipe
@@ -439,3 +440,14 @@ def test_a_run_that_keeps_nothing_publishes_nothing_but_says_so(pool: Path) -> N
     assert result.outcome.kept == 0
     assert chosen_texts(pool / "run") == []
     assert counts(pool / "run") == {("length", "fewer than 10000000 bytes"): 599}
+
+
+def test_a_guide_text_that_repeats_is_another_guide(pool: Path) -> None:
+    def scores(times: int) -> list[float | None]:
+        lines = [json.dumps({"text": "add one and two"})] * times + [json.dumps({"text": "a log line of an error"})]
+        (pool / "twice.jsonl").write_text("\n".join(lines) + "\n")
+        raw = {"corpus": {"paths": [str(pool / "pool")]}, "targets": {"t": {"guide": str(pool / "twice.jsonl")}}, "stages": [{"dsir": {}}]}
+        found = api.run(raw, run=pool / "repeats", workers=1)
+        return found.arrow("SELECT dsir FROM docs ORDER BY doc")["dsir"].to_pylist()
+
+    assert scores(1) != scores(5)
