@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from curate.runner import Run
 
 _PARQUET = ("docs", "parts", "stages", "funnel")
+_STAGES = pa.schema(
+    [("position", pa.int64()), ("label", pa.string()), ("stage", pa.string()), ("version", pa.int64()), ("key", pa.string()),
+     ("settings", pa.string()), ("columns", pa.list_(pa.string())), ("decides", pa.bool_()),
+     *((what, pa.string()) for what in ("measures", "state", "verdicts", "finished"))]
+)  # fmt: skip
 
 
 def build(run: Run) -> Path:
@@ -48,10 +53,12 @@ def build(run: Run) -> Path:
 def _write_stages(run: Run) -> None:
     rows = [
         {"position": n.position, "label": n.label, "stage": n.stage.name, "version": n.stage.version, "key": n.key,
-         "settings": msgspec.json.encode(n.spec.params).decode(), "columns": list(n.listed()), "decides": n.decides()}
+         "settings": msgspec.json.encode(n.spec.params).decode(), "columns": list(n.listed()), "decides": n.decides(),
+         **{what: place.relative_to(run.store).as_posix() if place else None
+            for what, place in (("measures", n.measures), ("state", n.state), ("verdicts", n.verdicts), ("finished", n.finished))}}
         for n in run.nodes
     ]  # fmt: skip
-    write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows), run.scratch)
+    write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows, _STAGES), run.scratch)
 
 
 def readable(layout: Layout) -> bool:
