@@ -160,7 +160,7 @@ def _copy_docs(runner: Run, keys: list[str], measures: list[str], out: Path) -> 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for file in files:
-                with pq.ParquetFile(file, pre_buffer=False) as source:
+                with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
                     for batch in source.iter_batches(65536, columns=columns, use_threads=False):
                         writer.write_batch(batch.select(columns).cast(schema))
 

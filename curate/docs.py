@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +25,7 @@ from curate.engine import in_order
 from curate.errors import InternalError
 from curate.plan import Node, part_name
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT_HASH, WORDS
-from curate.store import digest, point, read_table, sync, write_table
+from curate.store import Written, digest, note, point, read_table, sync, write_table
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -113,13 +114,22 @@ def _build(run: Run, folder: Path) -> None:
     ]
     with run.events.phase("docs"):
         results = run.engine.map("curate.docs:write_file", tasks)
-    rows = {number: count for counts, _ in results for number, count in counts.items()}
-    funnel = _merged([table for _, table in results])
+    run.written |= {written.path: written for _, _, written in results}
+    rows = {number: count for counts, _, _ in results for number, count in counts.items()}
+    funnel = _merged([table for _, table, _ in results])
     write_table(making / "_funnel.parquet", funnel, run.scratch)
     write_table(making / "_rows.parquet", pa.table({"part": list(rows), "rows": list(rows.values())}), run.scratch)
     sync(making)
+    settle(making, folder, run.written)
+
+
+def settle(making: Path, folder: Path, written: dict[str, Written]) -> None:
+    """Give a folder that is complete its final name, and what was noted of its files theirs."""
     making.rename(folder)
     sync(folder.parent)
+    for path in [path for path in written if Path(path).is_relative_to(making)]:
+        moved = str(folder / Path(path).relative_to(making))
+        written[moved] = msgspec.structs.replace(written.pop(path), path=moved)
 
 
 def _merged(tables: list[pa.Table]) -> pa.Table:
@@ -149,22 +159,23 @@ def _balanced(run: Run, folder: Path, key: str, funnel: pa.Table, counts: dict[i
     return Wide(folder, key, read, kept, kept_bytes, funnel)
 
 
-def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table]:
-    """Write one file of the wide table; return each part's rows and the file's funnel."""
+def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table, Written]:
+    """Write one file of the wide table; return each part's rows, the file's funnel, and what the file is."""
     schema = columns_of(task.layout, task.nodes)
     counts: dict[int, int] = {}
     funnels = []
     plain = [f.name for f in schema if pa.types.is_floating(f.type)]
     unique = (IDENTITY, "doc", "row", task.layout.spec.id)  # a dictionary of what never repeats costs and gains nothing
     coded = [n for n in schema.names if n not in plain and n not in unique]
-    with pq.ParquetWriter(task.out, schema, compression="lz4", use_dictionary=coded) as writer:
+    with pq.ParquetWriter(task.out, schema, compression="lz4", use_dictionary=coded, write_page_checksum=True) as writer:
         for part, twin in task.parts:
             table = part_table(task.layout, part, twin, task.nodes, schema)
             counts[part.number] = table.num_rows
             writer.write_table(table, row_group_size=65536)
             funnels.append(_funnel(table, task.nodes, task.source))
     sync(task.out)
-    return counts, pa.concat_tables(funnels)
+    written = note(task.out, rows=sum(counts.values()))
+    return counts, pa.concat_tables(funnels), written
 
 
 def part_table(layout: Layout, part: Part, twin: int, nodes: Sequence[Node], schema: pa.Schema) -> pa.Table:

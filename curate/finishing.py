@@ -164,7 +164,7 @@ def check_ids(run: Run) -> None:
     """A named id that repeats is an error: two documents under one name would share one fate."""
     if run.recipe.corpus.id is None:
         return
-    marker = run.store / run.nodes[0].key / "unique" / digest(run.inputs)
+    run.unique = marker = run.store / run.nodes[0].key / "unique" / digest(run.inputs)
     if marker.exists():
         return
     schema = pa.schema([(DOC, pa.int64()), (IDENTITY, pa.string())])

@@ -20,7 +20,7 @@ from curate.corpus import BAD, Layout, Part, file_location, read_part
 from curate.errors import CurateError, InternalError, StageError
 from curate.plan import VERDICT, Node, kept_by, part_name, stored_column, wide_columns
 from curate.stage import TEXT
-from curate.store import read_table, write_table
+from curate.store import Written, noting, read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,20 @@ class PartResult:
     documents: int  # rows whose text was read
     text_bytes: int
     partials: dict[int, str] = field(default_factory=dict)  # node position -> the partial's name
+    written: list[Written] = field(default_factory=list)
 
 
 def run_pass(task: PassTask) -> list[PartResult]:
     """Run a task; the one function that an engine calls for stages."""
     pa.set_cpu_count(1)
-    return [_PartRun(task, part, twin).run() for part, twin in task.parts]
+    return [_run_part(task, part, twin) for part, twin in task.parts]
+
+
+def _run_part(task: PassTask, part: Part, twin: int) -> PartResult:
+    with noting() as written:
+        result = _PartRun(task, part, twin).run()
+    result.written = list(written.values())
+    return result
 
 
 class _Apply:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from curate import docs, documents, finishing, records
+from curate import __version__, docs, documents, finishing, ledger, records
 from curate.corpus import Corpus, Part, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted
@@ -36,7 +36,18 @@ from curate.plan import (
 )
 from curate.recipe import Recipe, StageSpec
 from curate.stage import TEXT, Context
-from curate.store import digest, emptied, held, read_table, sweep, sync, write_bytes, write_table
+from curate.store import (
+    Written,
+    digest,
+    emptied,
+    held,
+    noting,
+    read_table,
+    sweep,
+    sync,
+    write_bytes,
+    write_table,
+)
 from curate.targets import Targets, load_targets, warn_of_overlaps
 
 #: About how many bytes of text one task holds: enough to hide the cost of a message, few enough to balance workers.
@@ -80,6 +91,10 @@ class Run:
         self.warnings: list[str] = []
         self.computed: set[int] = set()
         self.rows: dict[int, int] = {}  # by part number, known once the first pass has been over a part
+        self.version = __version__
+        self.written: dict[str, Written] = {}  # what this run wrote, its workers included
+        self.fitted: dict[int, list[Path]] = {}  # node position -> the partials that its state is of
+        self.unique: Path | None = None  # the file that says that ids were found to be unique
 
     # -- the whole of it ------------------------------------------------------------------------------------------
 
@@ -94,9 +109,12 @@ class Run:
 
     def _execute(self) -> Outcome:
         started = time.perf_counter()
-        with held(self.folder), emptied(self.scratch), LocalEngine(self.workers) as self.engine:
+        with (
+            held(self.folder), emptied(self.scratch), LocalEngine(self.workers) as self.engine, noting() as self.written,
+        ):  # fmt: skip
             sweep(self.folder)
             self.engine.warm(self._likely_tasks())
+            before = ledger.read(self.folder)
             self.plan()
             records.write_lock(self)
             self.events.open(self.folder / "events.jsonl")
@@ -110,6 +128,8 @@ class Run:
 
                 published = emit.publish(self, wide)
             self._write_catalog()
+            ledger.write(self, wide, published, before)
+            sync(self.folder)
         outcome = Outcome(
             self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
             time.perf_counter() - started,
@@ -281,6 +301,7 @@ class Run:
                 results += group
         self.computed |= {r.number for r in results if r.documents}
         self.rows = {r.number: r.rows for r in results}
+        self.written |= {w.path: w for r in results for w in r.written}
         finishing.check_ids(self)
         return results
 
@@ -297,6 +318,7 @@ class Run:
         node.partials = self.store / node.key / "fit"
         results = self._run_pass([*pending, ("fit", node.position)])
         fitted = sorted(r.partials[node.position] for r in results)
+        self.fitted[node.position] = [node.partials / f"{name}.parquet" for name in fitted]
         guides = digest(self.targets.key if getattr(node.stage, "uses_targets", False) else "")
         state = self.store / node.key / "state" / f"{digest(fitted, guides)}.parquet"
         if not state.exists():
@@ -363,7 +385,6 @@ class Run:
         from curate import catalog
 
         catalog.build(self)
-        sync(self.folder)
 
 
 def _advance(phase: Any, sizes: dict[int, int], group: list[Any]) -> None:

@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,47 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import DataError, RunHeldError
+from curate.filescan import hash_file
 
 COMPUTED = "_computed"
-#: Raised whenever the meaning of stored files changes; part of every key.
-FORMAT = 1
+#: Raised whenever the meaning or the form of stored files changes; part of every key. 2: pages carry checksums.
+FORMAT = 2
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A file as it was written: size in bytes, rows (None where it is no table), xxh3-128 of all bytes.
+
+    Taken before the file has its final name, in the process that wrote it: what happens to it later cannot pass for it.
+    """
+
+    path: str
+    bytes: int
+    rows: int | None
+    hash: str
+
+
+_NOTED: ContextVar[dict[str, Written] | None] = ContextVar("_NOTED", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, Written]]:
+    """Collect what this thread writes inside the block, by final path; nested blocks collect for themselves."""
+    found: dict[str, Written] = {}
+    token = _NOTED.set(found)
+    try:
+        yield found
+    finally:
+        _NOTED.reset(token)
+
+
+def note(file: Path, *, final: Path | None = None, rows: int | None = None) -> Written:
+    """Hash a file that has just been written, under the name that it will have, and tell whoever collects."""
+    path = str(final or file)
+    written = Written(path, file.stat().st_size, rows, hash_file(str(file)))
+    noted = _NOTED.get()
+    if noted is not None:
+        noted[path] = written
+    return written
 
 
 def digest(*parts: Any) -> str:
@@ -56,7 +94,9 @@ def _alive(process: int) -> bool:
     return True
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], scratch: Path, *, name: str | None = None) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], None], scratch: Path, *, name: str | None = None, rows: int | None = None
+) -> None:
     """Let `write` fill a temporary file in `scratch` (same file system), sync it, and rename it to `path`."""
     scratch.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +104,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], scratch: Path, *
     try:
         write(temporary)
         sync(temporary)
+        if _NOTED.get() is not None:
+            note(temporary, final=path, rows=rows)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -88,9 +130,10 @@ def write_table(path: Path, table: pa.Table, scratch: Path) -> None:
     write_atomically(
         path,
         lambda temporary: pq.write_table(
-            table, temporary, compression="lz4", use_dictionary=coded, write_statistics=False
+            table, temporary, compression="lz4", use_dictionary=coded, write_statistics=False, write_page_checksum=True
         ),
         scratch,
+        rows=table.num_rows,
     )
 
 
@@ -112,14 +155,28 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a table of the store; a damaged file is named, with the remedy."""
+    """Read a table of the store or of a run folder, its pages' checksums compared.
+
+    A missing file is a FileNotFoundError; a damaged one a DataError that names it and the remedy.
+    """
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            return file.read(columns=columns, use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise DataError(f"{path} is damaged ({error}); delete it and run the same command again") from error
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+            table = file.read(columns=columns, use_threads=False)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
+    missing = [name for name in columns or () if name not in table.schema.names]
+    if missing:
+        raise damaged(path, f"expected a column {missing[0]!r}, got {table.schema.names}")
+    return table
+
+
+def damaged(path: Path | str, why: str) -> DataError:
+    """The error for a file of ours that is not what was written."""
+    return DataError(
+        f"{path} is damaged ({why}); `curate verify RUN --repair` removes what is damaged, and the next run computes it again"
+    )
 
 
 class Sidecars:

@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 
 from curate import randomness
 from curate.corpus import Layout, Part, read_part
-from curate.docs import Wide
+from curate.docs import Wide, settle
 from curate.errors import InternalError, StageError
 from curate.plan import Node, kept_rows, part_name, stored_column
 from curate.recipe import EmitSpec
 from curate.rowhash import of_rows, plain_type
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, WORDS
-from curate.store import digest, point, sync
+from curate.store import Written, digest, note, point, sync
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -87,8 +87,9 @@ def publish(run: Run, wide: Wide) -> Path:
         card.write(run, wide, spec, files, making)
         for path in sorted(making.rglob("*")):
             sync(path)
-        making.rename(folder)
-        sync(folder.parent)
+            if path.is_file() and str(path) not in run.written:
+                note(path)
+        settle(making, folder, run.written)
     point(run.folder / "mixture", f"mixtures/{key}")
     return folder
 
@@ -116,7 +117,9 @@ def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict
         ShardTask(found, schema, making / "data" / f"{spec.name}-{i:05d}-of-{len(filled):05d}.{ending}", spec.format)
         for i, found in enumerate(filled)
     ]
-    files: list[dict[str, Any]] = run.engine.map("curate.pipelines.emit:write_shard", shard_tasks)
+    shards_written: list[tuple[dict[str, Any], Written]] = run.engine.map("curate.pipelines.emit:write_shard", shard_tasks)
+    files = [file for file, _ in shards_written]
+    run.written |= {written.path: written for _, written in shards_written}
     shutil.rmtree(spill, ignore_errors=True)
     written = sum(f["rows"] for f in files)
     if written != wide.kept:
@@ -200,8 +203,8 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
         at += batch.num_rows
 
 
-def write_shard(task: ShardTask) -> dict[str, Any]:
-    """Sort one shard, slice by slice, and write it; return its name, rows, bytes and SHA-256."""
+def write_shard(task: ShardTask) -> tuple[dict[str, Any], Written]:
+    """Sort one shard, slice by slice, and write it; return its entry in the manifest, and what the file is."""
     pa.set_cpu_count(1)
     rows = 0
     write = _parquet if task.format == "parquet" else _jsonl
@@ -213,7 +216,8 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
             rows += table.num_rows
             for at in range(0, table.num_rows, ROW_GROUP):
                 put(table.take(order[at : at + ROW_GROUP]).combine_chunks())
-    return {"file": f"data/{task.out.name}", "rows": rows, "bytes": task.out.stat().st_size, "sha256": _sha256(task.out)}
+    written = note(task.out, rows=rows)
+    return {"file": f"data/{task.out.name}", "rows": rows, "bytes": written.bytes, "sha256": _sha256(task.out)}, written
 
 
 def _read_pieces(pieces: list[Piece], schema: pa.Schema) -> pa.Table:
@@ -231,7 +235,7 @@ def _parquet(out: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None
     """A writer of row groups; none where there are no rows, for some readers stumble over an empty one."""
     plain = schema.remove_metadata()
     coded = [item.name for item in plain if not pa.types.is_floating(item.type)]
-    with pq.ParquetWriter(out, plain, compression="zstd", use_dictionary=coded) as file:
+    with pq.ParquetWriter(out, plain, compression="zstd", use_dictionary=coded, write_page_checksum=True) as file:
         yield lambda table: file.write_table(table.replace_schema_metadata(None))
 
 

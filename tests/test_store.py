@@ -58,7 +58,7 @@ def test_the_same_table_is_written_to_the_same_bytes(tmp_path: Path) -> None:
 def test_a_damaged_table_is_named_with_the_remedy_and_a_missing_one_is_missing(tmp_path: Path) -> None:
     write_table(tmp_path / "a", table(1.0), tmp_path / "scratch")
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:40])
-    with pytest.raises(DataError, match=r"a is damaged .* delete it and run the same command again"):
+    with pytest.raises(DataError, match=r"a is damaged .*curate verify RUN --repair"):
         read_table(tmp_path / "a")
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "b")

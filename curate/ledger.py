@@ -1,0 +1,197 @@
+"""The ledger of a run: every file that the finished run refers to, with its size, rows and hash.
+
+    ledger = read(Path("runs/demo"))
+    for entry in ledger.entries:
+        ledger.path(entry), entry.kind, entry.bytes, entry.hash
+
+`RUN/ledger.parquet` is written last, when everything is published. A hash is taken when the file is written, by the
+process that writes it; from then on the ledger carries it from run to run, so that damage is never taken for content.
+A file that stood there already and is in no ledger (a killed run's, another run's of a shared store) is read whole,
+its pages' checksums compared, and hashed once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.filescan import hash_file
+from curate.store import Written, damaged, read_table, write_table
+
+if TYPE_CHECKING:
+    from curate.docs import Wide
+    from curate.runner import Run
+
+NAME = "ledger.parquet"
+Root = Literal["store", "run"]
+Kind = Literal["measures", "fit", "state", "verdict", "finish", "unique", "docs", "mixture", "record"]
+#: The records in the ledger: those that are written once, with the results. files.json, frozen/, compare.json, the
+#: catalog and the events are not: they are caches, or change by themselves.
+RECORDS = ("recipe.yaml", "recipe.lock.json", "parts.parquet", "stages.parquet", "funnel.parquet")
+SCHEMA = pa.schema(
+    [("root", pa.string()), ("path", pa.string()), ("kind", pa.string()), ("bytes", pa.int64()), ("rows", pa.int64()), ("hash", pa.string())]
+)
+_META = b"curate.ledger"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One file: `path` is relative to its root, with /; `rows` None where it is no table; `hash` xxh3-128, 32 hex digits."""
+
+    root: Root
+    path: str
+    kind: Kind
+    bytes: int
+    rows: int | None
+    hash: str
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What the ledger says besides: the version that wrote it, and where the store is (relative if inside the run)."""
+
+    curate: str
+    store: str
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A ledger as it was read: entries sorted by root and path."""
+
+    folder: Path
+    entries: list[Entry]
+    meta: Meta
+
+    @property
+    def store(self) -> Path:
+        """The store that entries of the root `store` are relative to, absolute."""
+        return self.folder / self.meta.store
+
+    def path(self, entry: Entry) -> Path:
+        """The absolute path of an entry."""
+        return (self.store if entry.root == "store" else self.folder) / entry.path
+
+
+def read(folder: Path) -> Ledger | None:
+    """The ledger of a run folder; None where there is none (no run has finished), DataError where it is damaged."""
+    folder = Path(folder).resolve()
+    file = folder / NAME
+    try:
+        table = read_table(file, SCHEMA.names)
+    except FileNotFoundError:
+        return None
+    try:
+        meta = msgspec.json.decode((table.schema.metadata or {})[_META], type=Meta)
+        entries = msgspec.convert(table.to_pylist(), list[Entry])
+    except (KeyError, msgspec.MsgspecError) as error:
+        raise damaged(file, str(error)) from error
+    return Ledger(folder, entries, meta)
+
+
+def write(run: Run, wide: Wide, published: Path | None, before: Ledger | None) -> Ledger:
+    """Write the ledger of a run that has published; `before` is the one it replaces."""
+    known = {str(before.path(entry)): entry for entry in before.entries} if before else {}
+    _keep_fits(run, before)
+    entries = []
+    for path, kind in referred(run, wide, published):
+        root, base = _root(run, path)
+        found = run.written.get(str(path)) or _carried(known.get(str(path)), path) or _adopted(path)
+        entries.append(Entry(root, path.relative_to(base).as_posix(), kind, found.bytes, found.rows, found.hash))
+    entries.sort(key=lambda entry: (entry.root, entry.path))
+    inside = run.store.is_relative_to(run.folder)
+    meta = Meta(run.version, str(run.store.relative_to(run.folder) if inside else run.store))
+    rows = [msgspec.to_builtins(entry) for entry in entries]
+    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_META: msgspec.json.encode(meta)}))
+    write_table(run.folder / NAME, table, run.scratch)
+    return Ledger(run.folder, entries, meta)
+
+
+def _keep_fits(run: Run, before: Ledger | None) -> None:
+    """A frozen state was fitted by an earlier run: what it was fitted on stays in the ledger for as long as it is used."""
+    for node in run.nodes:
+        if node.state is not None and node.position not in run.fitted and before is not None:
+            folder = f"{node.key}/fit/"
+            old = [before.path(e) for e in before.entries if e.kind == "fit" and e.path.startswith(folder)]
+            run.fitted[node.position] = [path for path in old if path.exists()]
+
+
+def _root(run: Run, path: Path) -> tuple[Root, Path]:
+    return ("store", run.store) if path.is_relative_to(run.store) else ("run", run.folder)
+
+
+def _carried(entry: Entry | None, path: Path) -> Written | None:
+    """What an earlier ledger says of a file; a file of another size is damaged."""
+    if entry is None:
+        return None
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise damaged(path, f"expected {entry.bytes} bytes, got {size}")
+    return Written(str(path), entry.bytes, entry.rows, entry.hash)
+
+
+def _adopted(path: Path) -> Written:
+    """A file that no ledger knows: read whole once, for its rows, with its checksums compared."""
+    hash = hash_file(str(path))
+    rows = None
+    if path.suffix == ".parquet":
+        try:
+            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+                rows = sum(batch.num_rows for batch in file.iter_batches(use_threads=False))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise damaged(path, str(error)) from error
+    return Written(str(path), path.stat().st_size, rows, hash)
+
+
+def referred(run: Run, wide: Wide, published: Path | None) -> Iterator[tuple[Path, Kind]]:
+    """Every file that a finished run refers to, with its kind, each once."""
+    seen: set[Path] = set()
+    for path, kind in _all_referred(run, wide, published):
+        if path not in seen:
+            seen.add(path)
+            yield path, kind
+
+
+def _all_referred(run: Run, wide: Wide, published: Path | None) -> Iterator[tuple[Path, Kind]]:
+    for node in run.nodes:
+        if node.measures is not None:
+            files = _by_part(node.measures)
+            for name in run.names:
+                yield from ((path, "measures") for path in files[name])
+        if node.state is not None:
+            yield node.state, "state"
+        yield from ((path, "fit") for path in run.fitted.get(node.position, ()))
+        for folder, kind in _of_parts(node):
+            for name in run.names:
+                yield folder / f"{name}.parquet", kind
+    if run.unique is not None:
+        yield run.unique, "unique"
+    yield from ((path, "docs") for path in _files(wide.folder))
+    if published is not None:
+        yield from ((path, "mixture") for path in _files(published))
+    yield from ((run.folder / name, "record") for name in RECORDS)
+
+
+def _of_parts(node: Any) -> Iterator[tuple[Path, Kind]]:
+    if node.verdicts is not None:
+        yield node.verdicts, "verdict"
+    if node.finished is not None:
+        yield node.finished, "finish"
+
+
+def _by_part(folder: Path) -> Mapping[str, list[Path]]:
+    """The sidecars of a folder by the part that they are of: a folder is listed once, however many parts there are."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".parquet"):
+            found[name.partition("-")[0]].append(folder / name)
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
