@@ -42,18 +42,19 @@ def load_recipe(
 def run(
     recipe: Recipe | Mapping[str, Any] | str | Path, *, run: Path | str | None = None, store: Path | str | None = None,
     workers: int | None = None, overrides: Sequence[str] = (), listener: Listener | None = None, publish: bool = True,
-    verify_input: bool = False,
+    verify_input: bool = False, wait: float = 0.0,
 ) -> Result:  # fmt: skip
     """Carry out a recipe and publish what it chose; the same call again does only what is missing.
 
     `run` is the run folder (by default runs/<recipe's name>), `overrides` are `a.b=value` words. Raises ConfigError,
-    DataError, StageError or RunHeldError; nothing is half-written under a final name.
+    DataError, StageError or RunHeldError; nothing is half-written under a final name. `wait`: for how many seconds another
+    process may hold the folder before that is an error.
     """
     checked = load_recipe(recipe, overrides)
     folder = Path(run) if run is not None else Path("runs") / checked.name
     runner = Run(
         checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), publish=publish,
-        verify_input=verify_input,
+        verify_input=verify_input, wait=wait,
     )  # fmt: skip
     return Result(runner.execute())
 

@@ -37,7 +37,7 @@ def build(run: Run) -> Path:
     import duckdb
 
     _write_stages(run)
-    making = run.folder / ".catalog.making.duckdb"
+    making = run.staging / "catalog.duckdb"
     making.unlink(missing_ok=True)
     with duckdb.connect(str(making)) as con:
         layout = run.corpus.layout
@@ -58,7 +58,7 @@ def _write_stages(run: Run) -> None:
             for what, place in (("measures", n.measures), ("state", n.state), ("verdicts", n.verdicts), ("finished", n.finished))}}
         for n in run.nodes
     ]  # fmt: skip
-    write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows, _STAGES), run.scratch)
+    write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows, _STAGES), run.staging)
 
 
 def readable(layout: Layout) -> bool:

@@ -82,6 +82,10 @@ def _options(*chosen: str) -> Callable[[Any], Any]:
         "set": click.option(
             "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a setting; repeatable."
         ),
+        "wait": click.option(
+            "--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
+            help="How long another process may hold the run folder before this one gives up with 75 (default: not at all).",
+        ),
         "json": click.option(
             "--json-log", is_flag=True, help="Events as JSON lines on standard error, for machines."
         ),
@@ -104,9 +108,9 @@ def _options(*chosen: str) -> Callable[[Any], Any]:
     is_flag=True,
     help="Read every input file and compare its hash, whatever its size and time say.",
 )
-@_options("json", "quiet")
+@_options("wait", "json", "quiet")
 def run(recipe: str, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...], verify_input: bool,
-        json_log: bool, quiet: bool) -> None:  # fmt: skip
+        wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
     """Carry out RECIPE and publish what it chose. The same command again does only what is missing."""
     from curate import api, show
 
@@ -119,6 +123,7 @@ def run(recipe: str, run_folder: str | None, store: str | None, workers: int | N
             overrides=overrides,
             listener=listen,
             verify_input=verify_input,
+            wait=wait,
         )
     if not quiet:
         click.echo(show.summary(result))
@@ -263,9 +268,9 @@ def select(
     show_default=True,
     help="What measures an arm on the test.",
 )
-@_options("run", "store", "workers", "set", "json", "quiet")
+@_options("run", "store", "workers", "set", "wait", "json", "quiet")
 def compare(recipe: str, judge: str, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...],
-            json_log: bool, quiet: bool) -> None:  # fmt: skip
+            wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
     """Say whether what RECIPE chooses beats random draws of equal bytes on the target's test."""
     from curate import show
     from curate.pipelines.compare import compare as judged
@@ -279,6 +284,7 @@ def compare(recipe: str, judge: str, run_folder: str | None, store: str | None, 
             workers=workers,
             overrides=overrides,
             listener=listen,
+            wait=wait,
         )
     click.echo(show.comparison(found))
 

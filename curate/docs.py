@@ -92,18 +92,19 @@ def write(run: Run) -> Wide:
     counts = {row["part"]: row["rows"] for row in read_table(folder / "_rows.parquet").to_pylist()}
     wide = _balanced(run, folder, key, funnel, counts)
     records.write_parts(run, counts)
-    write_table(run.folder / "funnel.parquet", funnel, run.scratch)
-    point(run.folder / "docs", f".docs/{key}")
+    write_table(run.folder / "funnel.parquet", funnel, run.staging)
+    point(run.folder / "docs", f".docs/{key}", run.staging)
     for old in (run.folder / ".docs").iterdir():
         if old.name != key:
-            shutil.rmtree(old, ignore_errors=True)
+            gone = run.staging / f"old-{old.name}"
+            old.rename(gone)  # one who lost the lease finds no staging folder, and removes nothing of its successor's
+            shutil.rmtree(gone, ignore_errors=True)
     return wide
 
 
 def _build(run: Run, folder: Path) -> None:
-    making = folder.with_name(f"making-{folder.name}")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
+    making = run.staging / f"docs-{folder.name}"
+    making.mkdir()
     pairs = list(zip(run.parts, run.twins, strict=True))
     sizes = [p.bytes for p in run.parts]
     limit = min(max(sum(sizes) // GROUP_SHARE, GROUP_LEAST), GROUP_MOST)
@@ -117,14 +118,15 @@ def _build(run: Run, folder: Path) -> None:
     run.written |= {written.path: written for _, _, written in results}
     rows = {number: count for counts, _, _ in results for number, count in counts.items()}
     funnel = _merged([table for _, table, _ in results])
-    write_table(making / "_funnel.parquet", funnel, run.scratch)
-    write_table(making / "_rows.parquet", pa.table({"part": list(rows), "rows": list(rows.values())}), run.scratch)
+    write_table(making / "_funnel.parquet", funnel, run.staging)
+    write_table(making / "_rows.parquet", pa.table({"part": list(rows), "rows": list(rows.values())}), run.staging)
     sync(making)
     settle(making, folder, run.written)
 
 
 def settle(making: Path, folder: Path, written: dict[str, Written]) -> None:
     """Give a folder that is complete its final name, and what was noted of its files theirs."""
+    folder.parent.mkdir(exist_ok=True)
     making.rename(folder)
     sync(folder.parent)
     for path in [path for path in written if Path(path).is_relative_to(making)]:

@@ -108,7 +108,7 @@ def write(run: Run, wide: Wide, published: Path | None, before: Ledger | None) -
     meta = Meta(run.version, str(run.store.relative_to(run.folder) if inside else run.store))
     rows = [msgspec.to_builtins(entry) for entry in entries]
     table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_META: msgspec.json.encode(meta)}))
-    write_table(run.folder / NAME, table, run.scratch)
+    write_table(run.folder / NAME, table, run.staging)
     return Ledger(run.folder, entries, meta)
 
 

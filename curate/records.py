@@ -27,7 +27,7 @@ def write_lock(run: Run) -> None:
     write_bytes(
         run.folder / "recipe.yaml",
         yaml.safe_dump(recipe.raw, sort_keys=False, allow_unicode=True).encode(),
-        run.scratch,
+        run.staging,
     )
     lock = {
         "curate": __version__, "name": recipe.name, "base": str(recipe.base), "seed": recipe.seed,
@@ -42,9 +42,9 @@ def write_lock(run: Run) -> None:
     write_bytes(
         run.folder / "recipe.lock.json",
         msgspec.json.format(msgspec.json.encode(lock), indent=1),
-        run.scratch,
+        run.staging,
     )
-    write_bytes(run.folder / "files.json", msgspec.json.encode(run.corpus.files), run.scratch)
+    write_bytes(run.folder / "files.json", msgspec.json.encode(run.corpus.files), run.staging)
 
 
 def known_files(folder: Path) -> list[SourceFile]:
@@ -91,7 +91,7 @@ def write_parts(run: Run, rows: Mapping[int, int]) -> None:
             "next": pa.array([run.next_part] * len(run.parts), pa.int64()),
         }
     )
-    write_table(run.folder / "parts.parquet", table, run.scratch)
+    write_table(run.folder / "parts.parquet", table, run.staging)
 
 
 def versions() -> dict[str, str]:

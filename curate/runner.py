@@ -22,6 +22,7 @@ from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted
 from curate.events import Events
 from curate.filenames import list_files
+from curate.lease import Lease, held
 from curate.params import Problems
 from curate.passes import PassTask
 from curate.plan import (
@@ -40,10 +41,8 @@ from curate.store import (
     Written,
     digest,
     emptied,
-    held,
     noting,
     read_table,
-    sweep,
     sync,
     write_bytes,
     write_table,
@@ -77,7 +76,7 @@ class Run:
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, store: Path | None = None, workers: int | None = None, events: Events | None = None,
-        publish: bool = True, verify_input: bool = False,
+        publish: bool = True, verify_input: bool = False, wait: float = 0.0,
     ) -> None:  # fmt: skip
         self.recipe = recipe
         self.folder = folder.resolve()
@@ -86,7 +85,9 @@ class Run:
         self.events = events or Events()
         self.publish = publish
         self.verify_input = verify_input
+        self.wait = wait  # seconds, for another process that holds the folder
         self.scratch = self.store / "tmp" / digest(str(self.folder))[:12]
+        self.lease: Lease
         self.nodes: list[Node] = []
         self.warnings: list[str] = []
         self.computed: set[int] = set()
@@ -95,6 +96,11 @@ class Run:
         self.written: dict[str, Written] = {}  # what this run wrote, its workers included
         self.fitted: dict[int, list[Path]] = {}  # node position -> the partials that its state is of
         self.unique: Path | None = None  # the file that says that ids were found to be unique
+
+    @property
+    def staging(self) -> Path:
+        """Where what is to stand in the run folder is made; gone when the lease is another's."""
+        return self.lease.staging
 
     # -- the whole of it ------------------------------------------------------------------------------------------
 
@@ -110,9 +116,11 @@ class Run:
     def _execute(self) -> Outcome:
         started = time.perf_counter()
         with (
-            held(self.folder), emptied(self.scratch), LocalEngine(self.workers) as self.engine, noting() as self.written,
+            held(self.folder, wait=self.wait) as self.lease, emptied(self.scratch), LocalEngine(self.workers) as self.engine,
+            noting() as self.written,
         ):  # fmt: skip
-            sweep(self.folder)
+            if self.lease.taken_from:
+                self.events.emit("note", text=f"took over from {self.lease.taken_from.described()}, which died")
             self.engine.warm(self._likely_tasks())
             before = ledger.read(self.folder)
             self.plan()
@@ -338,7 +346,7 @@ class Run:
             write_bytes(
                 self.folder / "frozen" / f"{node.label}.json",
                 msgspec.json.encode([node.key, state.name, guides]),
-                self.scratch,
+                self.staging,
             )
 
     def _close(self, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""Files that exist or do not: keys, atomic writes, sidecars, the lock of a run folder.
+"""Files that exist or do not: keys, atomic writes, sidecars.
 
     store/<S>/fit/<part>                 a partial
     store/<S>/state/<parts>              a fitted state
@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import hashlib
 import os
@@ -27,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import DataError, RunHeldError
+from curate.errors import DataError
 from curate.filescan import hash_file
 
 COMPUTED = "_computed"
@@ -97,8 +96,12 @@ def _alive(process: int) -> bool:
 def write_atomically(
     path: Path, write: Callable[[Path], None], scratch: Path, *, name: str | None = None, rows: int | None = None
 ) -> None:
-    """Let `write` fill a temporary file in `scratch` (same file system), sync it, and rename it to `path`."""
-    scratch.mkdir(parents=True, exist_ok=True)
+    """Let `write` fill a temporary file in `scratch` (same file system), sync it, and rename it to `path`.
+
+    A lease's staging folder is not made anew: where it is gone, the lease is another's, and nothing may be published.
+    """
+    if scratch.suffix != ".making":
+        scratch.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = scratch / (name or f"{os.getpid()}-{digest(str(path))}")
     try:
@@ -223,84 +226,13 @@ def _coalesce(first: pa.Table, second: pa.Table, where: np.ndarray) -> pa.Table:
     return both.take(pa.array(np.where(where, np.arange(n) + n, np.arange(n))))
 
 
-class Held:
-    """An exclusive lock on a run folder, held while the process lives; the system drops it when the process dies."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
-        while True:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._file = open(folder / ".lock", "a+")  # noqa: SIM115 - held until close()
-            except FileNotFoundError:
-                continue  # as below, a moment earlier
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                self._file.seek(0)
-                holder = self._file.read().strip() or "another process"
-                self._file.close()
-                raise RunHeldError(f"the run folder {folder} is held by {holder}; wait for it, or name another with --run") from error
-            if self._stands():
-                break
-            self._file.close()  # a run that failed took the folder away while we waited for its lock
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()}")
-        self._file.flush()
-
-    def _stands(self) -> bool:
-        """Whether the file that we have locked is the one that others find under its name."""
-        try:
-            found = os.stat(self._folder / ".lock")
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == (os.fstat(self._file.fileno()).st_dev, os.fstat(self._file.fileno()).st_ino)
-
-    def take_back(self) -> None:
-        """Remove the folders that we made, where nothing but the lock is in them."""
-        if self._made and [path.name for path in self._folder.iterdir()] == [".lock"]:
-            (self._folder / ".lock").unlink()
-            for path in self._made:
-                try:
-                    path.rmdir()
-                except OSError:
-                    return  # someone else uses it by now
-
-    def close(self) -> None:
-        self._file.close()
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a run folder for the length of a block; one that fails before it has written anything leaves no folder."""
-    lock = Held(folder)
-    try:
-        yield
-    except BaseException:
-        lock.take_back()
-        raise
-    finally:
-        lock.close()
-
-
-def point(link: Path, to: str) -> None:
+def point(link: Path, to: str, staging: Path) -> None:
     """Make `link` a relative symlink to `to`, switched in one step so that a reader never sees a mix."""
-    temporary = link.with_name(f".{link.name}.making")  # one name: what a killed run left is replaced by the next
+    temporary = staging / f"link-{link.name}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(to)
     os.replace(temporary, link)
     sync(link.parent)
-
-
-def sweep(run_folder: Path) -> None:
-    """Remove what a killed run left half-made in its folder, whatever its recipe was."""
-    for pattern in ("mixtures/.making-*", ".docs/making-*", ".*.making", ".catalog.making.*"):
-        for path in run_folder.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
 
 @contextmanager

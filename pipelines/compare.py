@@ -25,11 +25,12 @@ from curate.engine import LocalEngine
 from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
 from curate.kl import kl_reduction
+from curate.lease import held
 from curate.plan import Node, kept_rows, part_name, stored_column
 from curate.recipe import CompareSpec, Recipe
 from curate.runner import Run
 from curate.stage import BYTES, KEY
-from curate.store import held, write_bytes
+from curate.store import write_bytes
 from curate.verdict import Verdict, judge_arms
 
 #: Random subsets that the KL reduction is printed beside, each with as many n-grams as the selection.
@@ -115,7 +116,7 @@ class JudgeTask:
 
 def compare(
     recipe: Recipe | Mapping[str, Any] | str | Path, *, judge: str = "ngram", run: Path | str | None = None, store: Path | str | None = None,
-    workers: int | None = None, overrides: Sequence[str] = (), listener: Listener | None = None,
+    workers: int | None = None, overrides: Sequence[str] = (), listener: Listener | None = None, wait: float = 0.0,
 ) -> Comparison:  # fmt: skip
     """Carry the recipe out, then judge what it chose against random draws of equal bytes, per target with a test.
 
@@ -131,18 +132,18 @@ def compare(
         )
     folder = Path(run) if run is not None else Path("runs") / checked.name
     runner = Run(
-        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener)
+        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), wait=wait,
     )
     outcome = runner.execute()
     started = time.perf_counter()
-    with held(runner.folder), LocalEngine(runner.workers) as runner.engine:
+    with held(runner.folder, wait=wait) as runner.lease, LocalEngine(runner.workers) as runner.engine:
         found = _Comparing(runner, checked.compare).result()
         comparison = Comparison(
             judge, found.budget, found.selection_bytes, len(found.keys), round(outcome.seconds, 3),
             round(time.perf_counter() - started, 3), found.targets,
         )  # fmt: skip
         content = msgspec.json.format(msgspec.json.encode(asdict(comparison)), indent=1)
-        write_bytes(runner.folder / "compare.json", content + b"\n", runner.scratch)
+        write_bytes(runner.folder / "compare.json", content + b"\n", runner.staging)
     return comparison
 
 

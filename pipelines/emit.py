@@ -79,9 +79,9 @@ def publish(run: Run, wide: Wide) -> Path:
     key = digest(wide.key, spec, run.recipe.seed, run.recipe.name, [list(s.files("test")) for s in run.recipe.targets.values()])
     folder = run.folder / "mixtures" / key
     if not folder.exists():
-        making = run.folder / "mixtures" / f".making-{key}"
-        shutil.rmtree(making, ignore_errors=True)
-        (making / "data").mkdir(parents=True)
+        making = run.staging / f"mixture-{key}"
+        making.mkdir()
+        (making / "data").mkdir()
         with run.events.phase("emit"):
             files = _write_data(run, wide, spec, making)
         card.write(run, wide, spec, files, making)
@@ -90,7 +90,7 @@ def publish(run: Run, wide: Wide) -> Path:
             if path.is_file() and str(path) not in run.written:
                 note(path)
         settle(making, folder, run.written)
-    point(run.folder / "mixture", f"mixtures/{key}")
+    point(run.folder / "mixture", f"mixtures/{key}", run.staging)
     return folder
 
 

@@ -29,7 +29,8 @@ class Gate:
 
     def judge(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
         if (self.base / "reached").exists():
-            (self.base / "reached").write_text("here")
-            (self.base / "reached").unlink()
+            with open(self.base / "reached", "w") as reached:
+                (self.base / "reached").unlink()  # before the reader returns: what it starts then finds no gate
+                reached.write("here")
             (self.base / "open").read_text()
         return pc.is_valid(batch.column(0)), pa.nulls(batch.num_rows, pa.string())

@@ -140,7 +140,7 @@ def leftovers(folder: Path) -> list[str]:
     """What a finished run must not leave: temporary files and half-made folders."""
     found = []
     for path in folder.rglob("*"):
-        unfinished = "making" in path.name or (path.name.startswith(".") and path.name not in (".lock", ".docs"))
+        unfinished = "making" in path.name or (path.name.startswith(".") and path.name not in (".lease", ".docs"))
         if unfinished or (path.parent.parent.name == "tmp" and path.is_file()):
             found.append(str(path.relative_to(folder)))
     return sorted(found)

@@ -208,10 +208,11 @@ def test_a_cut_at_every_step_on_the_disk_is_made_good(bench: Path) -> None:
 def test_what_an_abandoned_recipe_left_half_made_is_swept_by_the_next(bench: Path) -> None:
     cuts = Cuts(bench)
     shutil.copytree(bench / "calm", bench / "rough", symlinks=True)
-    for place in ("mixtures/.making-0", ".docs/making-0", "store/tmp/0"):
+    for place in (".lease/00000000.making/mixture-0/data", ".lease/00000000.making/docs-0", ".lease/00000000.0.gone-making", "store/tmp/0"):
         (bench / "rough" / place).mkdir(parents=True)
         (bench / "rough" / place / "half").write_text("half")
-    (bench / "rough" / ".catalog.making.duckdb").write_text("half")
+    (bench / "rough" / ".lease" / "00000000.making" / "catalog.duckdb").write_text("half")
+    (bench / "rough" / ".lease" / "00000000.0.making").write_text("half")
     assert cuts.run(0, "rough").returncode == 0
     found = leftovers(bench / "rough")
     assert found == ["store/tmp/0/half"]  # that of another run folder, which may share the store and be at work

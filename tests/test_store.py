@@ -1,8 +1,7 @@
-"""Files that exist or do not: keys, atomic writes, sidecars, the lock of a run folder."""
+"""Files that exist or do not: keys, atomic writes, sidecars."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from curate import store
-from curate.errors import DataError, RunHeldError
-from curate.store import Held, Sidecars, digest, held, point, read_table, sweep, write_bytes, write_table
+from curate.errors import DataError
+from curate.store import Sidecars, digest, point, read_table, write_bytes, write_table
 
 SCHEMA = pa.schema([("value", pa.float64()), ("reason", pa.string())])
 
@@ -96,52 +95,19 @@ def test_a_twin_of_a_part_has_sidecars_of_its_own(tmp_path: Path) -> None:
     assert sidecars.read("abc") is None
 
 
-def test_a_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> None:
-    first = Held(tmp_path / "run")
-    with pytest.raises(RunHeldError, match=f"held by process {os.getpid()}; wait for it, or name another with --run"):
-        Held(tmp_path / "run")
-    first.close()
-    Held(tmp_path / "run").close()
-
-
-def test_a_block_that_fails_with_nothing_written_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), held(tmp_path / "runs" / "new"):
-        raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_block_that_fails_takes_back_neither_what_it_wrote_nor_what_was_there(tmp_path: Path) -> None:
-    (tmp_path / "wrote").mkdir()
-    (tmp_path / "wrote" / "file").touch()
-    with pytest.raises(ZeroDivisionError), held(tmp_path / "wrote"):
-        raise ZeroDivisionError
-    assert (tmp_path / "wrote" / "file").exists()
-    (tmp_path / "there").mkdir()
-    with pytest.raises(ZeroDivisionError), held(tmp_path / "there"):
-        raise ZeroDivisionError
-    assert (tmp_path / "there").is_dir()
-    (tmp_path / "used" / "other").mkdir(parents=True)
-    with pytest.raises(ZeroDivisionError), held(tmp_path / "used" / "new"):
-        raise ZeroDivisionError
-    assert [p.name for p in (tmp_path / "used").iterdir()] == ["other"]
-
-
 def test_a_link_is_switched_and_stays_relative(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / "all" / name).mkdir(parents=True)
-        point(tmp_path / "current", f"all/{name}")
+        (tmp_path / "staging").mkdir(exist_ok=True)
+        point(tmp_path / "current", f"all/{name}", tmp_path / "staging")
         assert (tmp_path / "current").readlink() == Path(f"all/{name}")
         assert (tmp_path / "current").resolve() == tmp_path / "all" / name
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["all", "current"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all", "current", "staging"]
 
 
-def test_a_sweep_takes_what_is_half_made_and_nothing_else(tmp_path: Path) -> None:
-    for place in ("mixtures/.making-a", "mixtures/b", ".docs/making-a", ".docs/b", "store/x"):
-        (tmp_path / place).mkdir(parents=True)
-    (tmp_path / ".mixture.making").symlink_to("mixtures/b")
-    (tmp_path / ".catalog.making.duckdb").touch()
-    (tmp_path / "catalog.duckdb").touch()
-    (tmp_path / ".lock").touch()
-    sweep(tmp_path)
-    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
-    assert left == [".docs", ".docs/b", ".lock", "catalog.duckdb", "mixtures", "mixtures/b", "store", "store/x"]
+def test_a_staging_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_bytes(tmp_path / "file", b"late", tmp_path / "lost.making")
+    with pytest.raises(FileNotFoundError):
+        point(tmp_path / "current", "all/two", tmp_path / "lost.making")
+    assert list(tmp_path.iterdir()) == []
