@@ -398,6 +398,19 @@ def catalog(run_folder: str) -> None:
     click.echo(show.catalog(OpenRun(run_folder)))
 
 
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(run_folder: str, as_json: bool) -> None:
+    """Tell what RUN is doing or did last: progress, rate, time left, or how it ended."""
+    import msgspec
+
+    from curate.status import described, look
+
+    report = look(Path(run_folder))
+    click.echo(msgspec.json.encode(report).decode() if as_json else described(report))
+
+
 @cli.command(name="list")
 @click.argument("what", type=click.Choice(["scorers", "selectors", "stages", "recipes"]), default="stages")
 def list_(what: str) -> None:

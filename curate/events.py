@@ -42,7 +42,7 @@ class Events:
     """Where events go."""
 
     def __init__(self, listener: Listener | None = None) -> None:
-        self._listener = listener
+        self._listeners = [listener] if listener else []
         self._file: Path | None = None
         self._early: list[bytes] = []
 
@@ -57,8 +57,17 @@ class Events:
         record = {"time": round(time.time(), 3), "event": event, **values}
         if keep:
             self._append(msgspec.json.encode(record) + b"\n")
-        if self._listener:
-            self._listener(record)
+        for listener in self._listeners:
+            listener(record)
+
+    @contextmanager
+    def also(self, listener: Listener) -> Iterator[None]:
+        """Let one more hear what happens during a block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     def _append(self, line: bytes) -> None:
         if self._file is None:
@@ -72,6 +81,7 @@ class Events:
         """Time a stretch of work; memory is the peak of this process and of the largest worker that has ended."""
         started = time.perf_counter()
         phase = Phase(self, name, total)
+        phase.advance(0, 0)
         yield phase
         self.emit(
             "phase", phase=name, seconds=round(time.perf_counter() - started, 4), documents=phase.documents, bytes=phase.bytes,

@@ -26,10 +26,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from curate.errors import ConfigError, CurateError, RunHeldError
+from curate.errors import ConfigError, CurateError, RunHeldError, interrupted
 
 FOLDER = ".lease"
 #: Seconds without a heartbeat after which a holder on another machine counts as dead.
@@ -383,15 +384,22 @@ def _refusal(folder: Path, holder: Holder | None, wait: float) -> str:
     return f"the run folder {folder} is held by {who}{waited}; wait for it with --wait SECONDS, or name another with --run"
 
 
+def failure(error: BaseException | None) -> tuple[Literal["finished", "failed", "interrupted"], str, int]:
+    """How work ended, in words: the outcome, the message, the exit code."""
+    if error is None:
+        return "finished", "", 0
+    if isinstance(error, KeyboardInterrupt) or interrupted(error):
+        return "interrupted", "", 130
+    said = str(error) if isinstance(error, CurateError) else f"{type(error).__name__}: {error}"
+    return "failed", said, int(getattr(error, "exit_code", 1))
+
+
 def ended(lease: Lease, error: BaseException | None) -> None:
     """Give a lease back after a block that ended well, or with an error."""
     if error is None:
         lease.close()
         return
-    interruption = isinstance(error, KeyboardInterrupt)
-    code = 130 if interruption else getattr(error, "exit_code", 1)
-    said = str(error) if isinstance(error, CurateError) else f"{type(error).__name__}: {error}"
-    lease.close("interrupted" if interruption else "failed", "" if interruption else said, code)
+    lease.close(*failure(error))
     with contextlib.suppress(OSError):
         lease.take_back()
 

@@ -37,6 +37,7 @@ from curate.plan import (
 )
 from curate.recipe import Recipe, StageSpec
 from curate.stage import TEXT, Context
+from curate.status import told
 from curate.store import (
     Written,
     digest,
@@ -116,7 +117,7 @@ class Run:
     def _execute(self) -> Outcome:
         started = time.perf_counter()
         with (
-            held(self.folder, wait=self.wait) as self.lease, emptied(self.scratch), LocalEngine(self.workers) as self.engine,
+            held(self.folder, wait=self.wait) as self.lease, told(self.folder, self.lease, self.events), emptied(self.scratch), LocalEngine(self.workers) as self.engine,
             noting() as self.written,
         ):  # fmt: skip
             if self.lease.taken_from:
@@ -138,12 +139,12 @@ class Run:
             self._write_catalog()
             ledger.write(self, wide, published, before)
             sync(self.folder)
-        outcome = Outcome(
-            self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
-            time.perf_counter() - started,
-        )  # fmt: skip
-        self.events.emit("finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
-                         computed_parts=outcome.computed_parts, worker_peak_bytes=self.engine.peak_bytes)  # fmt: skip
+            outcome = Outcome(
+                self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
+                time.perf_counter() - started,
+            )  # fmt: skip
+            self.events.emit("finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
+                             computed_parts=outcome.computed_parts, worker_peak_bytes=self.engine.peak_bytes)  # fmt: skip
         return outcome
 
     # -- plan -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ steps = 0
 
 def cut(before: Callable[[], None] = lambda: None) -> None:
     global steps
+    if threading.current_thread() is not threading.main_thread():
+        return  # heartbeats and the status: how many there are depends on the time
     steps += 1
     if steps == at:
         before()

@@ -17,7 +17,7 @@ from curate.ledger import Entry, Ledger
 from curate.store import noting, write_bytes, write_table
 
 #: What is in a run folder beside the ledger's files: caches, what changes by itself, and the ledger.
-OUTSIDE = {"ledger.parquet", "files.json", "events.jsonl", "catalog.duckdb", ".lease/00000001.json"}
+OUTSIDE = {"ledger.parquet", "files.json", "events.jsonl", "status.json", "catalog.duckdb", ".lease/00000001.json"}
 
 
 @pytest.fixture
