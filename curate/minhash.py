@@ -1,7 +1,7 @@
 """MinHash: signatures of texts, the bands that make near-duplicates meet, and the true Jaccard index of those that do.
 
-A text is lower-cased as Python 3.11 does it and cut into words at white space, or into characters where its script
-has no spaces; each run of `ngram` of them is a shingle. The share of equal places in two signatures estimates the
+A text is lower-cased as Python 3.11 does it and cut into words at white space, and into characters where a script has
+no spaces; each run of `ngram` of them is a shingle. The share of equal places in two signatures estimates the
 Jaccard index of the two sets of shingles (Broder 1997). The work is done by native/minhash.c.
 
     >>> spec = MinhashSpec(ngram=2, num_perm=64)
@@ -47,8 +47,8 @@ class MinhashSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a shingle is and how it is permuted.
 
     ngram     tokens a shingle (1 .. 64); a text of fewer has one shingle, all its tokens
-    unit      word: runs of characters that are not white space; char: characters that are not white space; auto: char
-              for a text of which half or more is of scripts that put no spaces between words, otherwise word
+    unit      word: runs of characters that are not white space; char: characters that are not white space; auto: words,
+              but each character of a script that puts no spaces between words stands alone: one rule for every text
     num_perm  places of a signature (1 .. 2048)
     seed      of the permutations
     scheme    native: a fast 64-bit hash, a * x + b mod 2^32; affine32 and legacy: datasketch's, its SHA-1 and its

@@ -12,85 +12,13 @@
 
 static const uint64_t MULTIPLIER = UINT64_C(0x243f6a8885a308d3); /* C0, odd, and 3 mod 8: M - 1 loses one bit */
 
-/* ---------------------------------------------------------------- which unit */
-
-/* Whether a character of a script without spaces between words begins here.
- * Thai, Lao, Tibetan, Myanmar, Khmer, Tai Le to New Tai Lue, Tai Tham, Balinese, CJK punctuation, kana, bopomofo, Han,
- * Yi, Javanese, Myanmar's extensions, Tai Viet, half-width katakana, the supplementary planes of Han. */
-static int unspaced_at(const uint8_t *p, int64_t left) {
-    if (left < 3 || p[0] < 0xe0) return 0;
-    uint32_t code = (p[0] & 0x0fu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
-    if (p[0] >= 0xf0) return left >= 4 && p[0] == 0xf0 && p[1] >= 0xa0;
-    if (code < 0x3000)
-        return (code >= 0x0e00 && code <= 0x109f) || (code >= 0x1780 && code <= 0x17ff) ||
-                       (code >= 0x1950 && code <= 0x19df) || (code >= 0x1a20 && code <= 0x1aaf) ||
-                       (code >= 0x1b00 && code <= 0x1b7f);
-    return code <= 0x312f || (code >= 0x31a0 && code <= 0x9fff) || (code >= 0xa000 && code <= 0xa4cf) ||
-                   (code >= 0xa980 && code <= 0xa9ff) || (code >= 0xaa60 && code <= 0xaadf) ||
-                   (code >= 0xf900 && code <= 0xfaff) || (code >= 0xff66 && code <= 0xff9f);
-}
-
-/* Bytes that such a character may begin with (0xe2 begins dashes and quotation marks). */
-CURATE_INLINE uint8_t is_wide(uint8_t byte) { return (uint8_t)((byte >= 0xe0) & (byte != 0xe2)); }
-
-/* ASCII white space apart. */
-CURATE_INLINE uint8_t begins_character(uint8_t byte) {
-    return (uint8_t)(((byte & 0xc0) != 0x80) & (byte != ' ') & ((uint8_t)(byte - '\t') > 4));
-}
-
-enum { COUNT_BYTES = 192 }; /* counts of so many fit a byte, which makes for quick vectors */
-
-CURATE_INLINE void count_block(const uint8_t *text, int n, int64_t *wide, int64_t *characters) {
-    uint8_t some_wide = 0, some_characters = 0;
-    for (int i = 0; i < n; i++) {
-        some_wide = (uint8_t)(some_wide + is_wide(text[i]));
-        some_characters = (uint8_t)(some_characters + begins_character(text[i]));
-    }
-    *wide += some_wide;
-    *characters += some_characters;
-}
-
-/* Characters of a text that may be unspaced; 0 where it cannot be, which for most texts is seen at once: none of their
- * bytes is wide. For most others it is seen by counting these. */
-CURATE_INLINE int64_t count_characters(const uint8_t *text, int64_t bytes) {
-    int64_t at = 0, wide = 0, characters = 0;
-    uint8_t any = 0;
-    for (int64_t i = 0; i < bytes; i++) any |= is_wide(text[i]);
-    if (!any) return 0;
-    for (; at + COUNT_BYTES <= bytes; at += COUNT_BYTES) count_block(text + at, COUNT_BYTES, &wide, &characters);
-    count_block(text + at, (int)(bytes - at), &wide, &characters);
-    return 2 * wide < characters ? 0 : characters;
-}
-
-static int64_t count_plain(const uint8_t *text, int64_t bytes) { return count_characters(text, bytes); }
-
-#if CURATE_X86
-CURATE_TARGET_AVX2 static int64_t count_avx2(const uint8_t *text, int64_t bytes) {
-    return count_characters(text, bytes);
-}
-#endif
-
-static int is_unspaced(const uint8_t *text, int64_t bytes, int simd) {
-    int64_t unspaced = 0;
-#if CURATE_X86
-    int64_t characters = simd & SIMD_AVX2 ? count_avx2(text, bytes) : count_plain(text, bytes);
-#else
-    int64_t characters = count_plain(text, bytes);
-    (void)simd;
-#endif
-    if (!characters) return 0;
-    for (int64_t i = 0; i < bytes; i++)
-        if (text[i] >= 0xe0) unspaced += unspaced_at(text + i, bytes - i);
-    return 2 * unspaced >= characters;
-}
-
 /* ---------------------------------------------------------------- shingles of a batch of tokens */
 
 static void open_row(const curate_text *text, int64_t row, const minhash_spec *spec, minhash_scratch *scratch) {
     int64_t start = text_offset(text, row), bytes = text_offset(text, row + 1) - start;
     const uint8_t *input = text->data + start;
-    int chars = spec->unit == MINHASH_CHAR || (spec->unit == MINHASH_AUTO && is_unspaced(input, bytes, spec->simd));
-    scratch->stream.rules = (token_rules){chars ? TOKENS_CHARS : TOKENS_WORDS, 0, spec->simd};
+    static const int tokens_of[] = {[MINHASH_WORD] = TOKENS_WORDS, [MINHASH_CHAR] = TOKENS_CHARS, [MINHASH_AUTO] = TOKENS_SCRIPTS};
+    scratch->stream.rules = (token_rules){tokens_of[spec->unit], 0, spec->simd};
     tokens_open(&scratch->stream, input, bytes, text->data + text_offset(text, text->length));
     memset(scratch->tokens + MINHASH_MAX_NGRAM - spec->ngram, 0, (size_t)spec->ngram * sizeof *scratch->tokens);
     scratch->sum = 0;
@@ -159,7 +87,10 @@ static void join_token(const minhash_spec *spec, minhash_scratch *scratch, int64
     const token_stream *stream = &scratch->stream;
     uint32_t start = stream->starts[stream->history + token], bytes = stream->ends[stream->history + token] - start;
     int64_t number = scratch->seen + token;
-    if (number > 0 && stream->rules.chars == TOKENS_WORDS) scratch->joined[scratch->joined_bytes++] = ' ';
+    int is_word = stream->rules.chars == TOKENS_WORDS ||
+                  (stream->rules.chars == TOKENS_SCRIPTS && !tokens_is_alone(stream->lower + start, bytes));
+    if (number > 0 && is_word && scratch->joined_word) scratch->joined[scratch->joined_bytes++] = ' ';
+    scratch->joined_word = is_word;
     scratch->joined_starts[number % spec->ngram] = scratch->joined_bytes;
     memcpy(scratch->joined + scratch->joined_bytes, stream->lower + start, bytes);
     scratch->joined_bytes += bytes;

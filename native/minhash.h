@@ -4,16 +4,16 @@
  *
  *   token      MINHASH_WORD  maximal run of characters that are not white space (str.split), lower-cased
  *              MINHASH_CHAR  each character that is not white space, lower-cased
- *              MINHASH_AUTO  CHAR for a document of which at least half of the characters (ASCII white space
- *                            apart) are of scripts that put no spaces between words, WORD for any other
+ *              MINHASH_AUTO  words, but each character of a script that puts no spaces between words is a token of
+ *                            its own (tokens.h, scripts): WORD for a text without such characters, CHAR for one of them
  *   shingle    n neighbouring tokens; a document of 1 .. n - 1 tokens has one shingle, all its tokens
  *   g          64-bit hash of a shingle of tokens t1 .. tm (m <= n), over mix64.h's h(t):
  *                  S = sum of h(ti) * M^(m - i) mod 2^64,  M = C0 | 1 (rolled: one product in, one out)
  *                  g = fold(S ^ C4, C5)
  *   x          32-bit hash that is permuted:
  *              MINHASH_MIX64  the high half of g
- *              MINHASH_SHA1   the first four bytes, little-endian, of the SHA-1 of the shingle's UTF-8: words joined by
- *                             one space, characters by nothing (datasketch's sha1_hash32 of those tokens)
+ *              MINHASH_SHA1   the first four bytes, little-endian, of the SHA-1 of the shingle's UTF-8: one space between
+ *                             two words, nothing beside a character (datasketch's sha1_hash32 of those tokens)
  *   permutations
  *              MINHASH_AFFINE  a * x + b mod 2^32, a odd
  *              MINHASH_MURMUR  the same of fmix32(x) (datasketch 2's affine32)
@@ -55,6 +55,7 @@ typedef struct {
     token_stream stream; /* stream.lower: tokens_lower_bytes(longest document) bytes */
     uint8_t *joined;     /* for SHA1: as many again */
     int64_t joined_bytes;
+    int joined_word; /* whether the last of them was a word */
     int64_t joined_starts[MINHASH_MAX_NGRAM];
     uint64_t sum, power; /* S of the last n tokens; M^n */
     int64_t seen;        /* tokens of the document so far */

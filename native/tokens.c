@@ -219,6 +219,7 @@ static lowered lower_special(const token_stream *stream, int64_t at, uint32_t co
 /* Masks over up to 64 bytes of lower-cased text that were just stored behind lower_length. */
 typedef struct {
     uint64_t word, space, lead; /* lead: first byte of a character */
+    uint64_t unspaced;          /* of characters that are tokens of their own; scripts only */
     int64_t bytes_in, bytes_out;
 } block;
 
@@ -242,7 +243,8 @@ static void block_mixed(token_stream *stream, const block_masks *masks, block *o
     const uint8_t *from = stream->input + stream->at, *end = stream->input + stream->length;
     uint8_t *to = stream->lower + stream->lower_length;
     int shift = stream->rules.regex_class ? 2 : 0;
-    uint64_t word = masks->word, space = masks->space, lead = ~UINT64_C(0);
+    uint64_t word = masks->word, space = masks->space, lead = ~UINT64_C(0), unspaced = 0;
+    int scripts = stream->rules.chars == TOKENS_SCRIPTS;
     int64_t n = out->bytes_in;
     for (uint64_t left = masks->high & low_bits(n); left;) {
         int at = lowest_bit(left);
@@ -274,9 +276,10 @@ static void block_mixed(token_stream *stream, const block_masks *masks, block *o
         word |= class_ & CLASS_WORD ? range : 0;
         space |= class_ & CLASS_SPACE ? range : 0;
         lead &= ~(range & ~(UINT64_C(1) << at));
+        if (scripts && tokens_unspaced(code)) unspaced |= range;
         left &= ~range;
     }
-    *out = (block){.word = word, .space = space, .lead = lead, .bytes_in = n, .bytes_out = n};
+    *out = (block){.word = word, .space = space, .lead = lead, .unspaced = unspaced, .bytes_in = n, .bytes_out = n};
 }
 
 /* Four at a time: how often the loop turns then varies less from block to block than the number of bits does, and is
@@ -324,6 +327,13 @@ CURATE_INLINE void block_finish(token_stream *stream, const block *found, positi
         starts = inside & ~before;
         ends = ~inside & before & valid;
         stream->carry_first = inside >> (n - 1) & 1;
+    } else if (stream->rules.chars == TOKENS_SCRIPTS) {
+        uint64_t alone = found->unspaced & ~found->space & valid, run = ~(found->space | alone) & valid;
+        uint64_t run_before = run << 1 | stream->carry_first, alone_before = alone << 1 | stream->carry_second;
+        starts = (run & ~run_before) | (alone & found->lead);
+        ends = ((~run & run_before) | (found->lead & alone_before)) & valid;
+        stream->carry_first = run >> (n - 1) & 1;
+        stream->carry_second = alone >> (n - 1) & 1;
     } else {
         uint64_t word = found->word & valid, other = ~(found->word | found->space) & valid;
         uint64_t word_before = word << 1 | stream->carry_first, other_before = other << 1 | stream->carry_second;
@@ -371,6 +381,11 @@ CURATE_TARGET_AVX512 static void fill_avx512(token_stream *stream) {
     fill(stream, classify_avx512, write_positions_avx512);
 }
 #endif
+
+int tokens_is_alone(const uint8_t *token, int64_t bytes) {
+    uint32_t code = 0;
+    return decode(token, token + bytes, &code) && tokens_unspaced(code);
+}
 
 void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end) {
     stream->input = input;

@@ -5,6 +5,8 @@
  *                     (re.findall(r"\w+|[^\w\s]+"))
  *          chars      each character that is not space
  *          words      maximal runs of characters that are not space (str.split())
+ *          scripts    words, but each character of a script without spaces between words is a token of its own
+ *                     (tokens_unspaced says which): "Python是" is two tokens
  *   \w \s  as in `re` or as in `regex`, Unicode 14 (unicode_tables.h)
  *
  * A byte that is not part of well-formed UTF-8 is kept, as one character of punctuation; callers validate first, this
@@ -32,7 +34,7 @@ enum {
 };
 #define TOKENS_MAX_BYTES ((int64_t)INT32_MAX)
 
-enum { TOKENS_WORDPUNCT = 0, TOKENS_CHARS = 1, TOKENS_WORDS = 2 };
+enum { TOKENS_WORDPUNCT = 0, TOKENS_CHARS = 1, TOKENS_WORDS = 2, TOKENS_SCRIPTS = 3 };
 
 typedef struct {
     int chars;        /* TOKENS_* */
@@ -46,7 +48,8 @@ typedef struct {
     int64_t length, at;
     uint8_t *lower;
     int64_t lower_length;
-    uint64_t carry_first, carry_second; /* 1 if the last byte was inside a word (a token, but for wordpunct) / punctuation */
+    uint64_t carry_first, carry_second; /* 1 if the last byte was inside a word (a token, but for wordpunct) / inside
+                                           punctuation, or of an unspaced character (scripts) */
     int64_t n_starts, n_ends;           /* starts and ends known, history included */
     int64_t history;                    /* the first `history` tokens were handed out in the batch before */
     uint32_t starts[TOKENS_HISTORY + TOKENS_BATCH + TOKENS_SLACK];
@@ -56,6 +59,24 @@ typedef struct {
 static inline int64_t tokens_lower_bytes(int64_t longest_document) {
     return longest_document + longest_document / 2 + TOKENS_PAD;
 }
+
+/* Whether a character belongs to a script that puts no spaces between words: Thai, Lao, Tibetan, Myanmar, Khmer, Tai Le
+ * to New Tai Lue, Tai Tham, Balinese, CJK punctuation, kana, bopomofo, Han, Yi, Javanese, Myanmar's extensions, Tai Viet,
+ * full- and half-width forms, the supplementary planes of kana and Han. */
+static inline int tokens_unspaced(uint32_t code) {
+    if (code < 0x0e00) return 0;
+    if (code < 0x3000)
+        return code <= 0x109f || (code >= 0x1780 && code <= 0x17ff) || (code >= 0x1950 && code <= 0x19df) ||
+                       (code >= 0x1a20 && code <= 0x1aaf) || (code >= 0x1b00 && code <= 0x1b7f);
+    if (code <= 0xffff)
+        return code <= 0x312f || (code >= 0x31a0 && code <= 0xa4cf) || (code >= 0xa980 && code <= 0xa9ff) ||
+                       (code >= 0xaa60 && code <= 0xaadf) || (code >= 0xf900 && code <= 0xfaff) ||
+                       (code >= 0xff00 && code <= 0xff9f);
+    return (code >= 0x1aff0 && code <= 0x1b16f) || (code >= 0x20000 && code <= 0x3ffff);
+}
+
+/* Whether a token that scripts found is one unspaced character and no word. */
+int tokens_is_alone(const uint8_t *token, int64_t bytes);
 
 /* Begin a document. `lower` and `rules` of the stream must be set. */
 void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end);

@@ -78,7 +78,7 @@ def bands_of(params: MinhashParams) -> tuple[int, int]:
 class Minhash:
     """Keeps one document of each cluster of near-duplicates; a cluster is joined by verified pairs."""
 
-    version = 1
+    version = 2  # 2: `unit: auto` cuts by runs of script, not by document
     Params = MinhashParams
     keyless_params = ("threshold", "bands", "rows", "verify", "keep", "priority", "by", "order")
     unlisted = (SIGNATURE, SUM, SHINGLES)

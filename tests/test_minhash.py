@@ -131,13 +131,13 @@ def test_the_native_scheme_has_these_numbers_for_good(level: str) -> None:
     assert values[5] == 0xFCF8757EC448A1A9
 
 
-ALPHABET = st.sampled_from([*"aA bB\n\t.é ÉßẞİΣσς\u0345\u00a0\u2003\u3000\x1c\x85你好กि😀'_", "word ", "  ", "x" * 20, "Ⱥ"])
+ALPHABET = st.sampled_from([*"aA bB\n\t.，é ÉßẞİΣσς\u0345\u00a0\u2003\u3000\x1c\x85你好กि😀'_", "word ", "  ", "x" * 20, "Ⱥ"])
 
 
 @settings(max_examples=150, deadline=None)
 @given(
     texts=st.lists(st.lists(ALPHABET, max_size=40).map("".join), min_size=1, max_size=5),
-    ngram=st.integers(1, 9), num_perm=st.sampled_from([1, 2, 31, 32, 33, 64, 100]), unit=st.sampled_from(["word", "char"]),
+    ngram=st.integers(1, 9), num_perm=st.sampled_from([1, 2, 31, 32, 33, 64, 100]), unit=st.sampled_from(["word", "char", "auto"]),
     where=st.sampled_from(LEVELS), seed=st.integers(-5, 5),
 )  # fmt: skip
 def test_signatures_are_the_twins(texts: list[str], ngram: int, num_perm: int, unit: str, where: str, seed: int) -> None:
@@ -183,43 +183,78 @@ def test_a_text_shorter_than_a_shingle_is_one_shingle_and_none_has_none(level: s
 
 
 @pytest.mark.parametrize(
-    ("text", "unit"),
+    ("text", "tokens"),
     [
-        ("你好世界欢迎来到北京这里很美", "char"),
-        ("これはペンです。あれは本です。", "char"),
-        ("ภาษาไทยเขียนติดกันไม่เว้นวรรค", "char"),
-        ("ພາສາລາວຂຽນຕິດກັນ", "char"),
-        ("ភាសាខ្មែរ សរសេរជាប់គ្នា", "char"),
-        ("မြန်မာဘာသာစကား", "char"),
-        ("བོད་ཡིག་འབྲི་བ།", "char"),
-        ("ꀀꀁꀂꀃꀄ", "char"),
-        ("𠀀𠀁𠀂𠀃 𠀄", "char"),
-        ("ｱｲｳｴｵｶｷｸ", "char"),
-        ("Python 是 一种 语言, 很好用吗, 你觉得怎么样", "char"),
-        ("the 你好 in an English text of many words", "word"),
-        ("한국어는 띄어쓰기를 합니다 그래서 낱말", "word"),
-        ("हिन्दी में शब्दों के बीच रिक्त स्थान", "word"),
-        ("“Curly quotes” — dashes… and €5", "word"),
-        ("Русский текст и ещё слова", "word"),
-        ("plain", "word"),
-        ("𝔘𝔫𝔦𝔠𝔬𝔡𝔢 😀😀😀", "word"),
-        ("abcd 你好世界", "char"),
-        ("abcde 你好世界", "word"),
-        ("abcd \n\t  你好世界   ", "char"),
+        ("plain words", ["plain", "words"]),
+        ("你好世界", ["你", "好", "世", "界"]),
+        ("これはペン。", ["こ", "れ", "は", "ペ", "ン", "。"]),
+        ("ไทย ລາວ", ["ไ", "ท", "ย", "ລ", "າ", "ວ"]),
+        ("ខ្មែរ", list("ខ្មែរ")),
+        ("မြန်", list("မြန်")),
+        ("བོད་", list("བོད་")),
+        ("ꀀꀁ 𠀀𠀁", ["ꀀ", "ꀁ", "𠀀", "𠀁"]),
+        ("ｱｲｳ，Ａ", ["ｱ", "ｲ", "ｳ", "，", "ａ"]),
+        ("Python是一种 Language，好", ["python", "是", "一", "种", "language", "，", "好"]),
+        ("a你b", ["a", "你", "b"]),
+        ("你\u3000好\u2003x", ["你", "好", "x"]),
+        ("“你好”—", ["“", "你", "好", "”—"]),
+        ("한국어는 띄어쓰기를", ["한국어는", "띄어쓰기를"]),
+        ("हिन्दी में शब्दों", ["हिन्दी", "में", "शब्दों"]),
+        ("“Curly quotes” — dashes… €5", ["“curly", "quotes”", "—", "dashes…", "€5"]),
+        ("𝔘𝔫𝔦 😀😀", ["𝔘𝔫𝔦", "😀😀"]),
+        ("Ⱥ你İ好", ["ⱥ", "你", "i̇", "好"]),
     ],
 )
-def test_the_unit_is_chosen_by_the_script(level: str, text: str, unit: str) -> None:
-    """Half of the characters, ASCII white space apart, is enough."""
-    auto = minhash.signatures(pa.array([text]), MinhashSpec(ngram=2, num_perm=8))
-    assert auto.values[0].tolist() == expected(text, MinhashSpec(ngram=2, num_perm=8), unit)[0]
-    assert auto.shingles[0] == len(twins.shingles(text, 2, unit))
+def test_words_and_unspaced_characters_are_tokens_side_by_side(level: str, text: str, tokens: list[str]) -> None:
+    assert twins.white_space_tokens(text, "auto") == tokens
+    values, starts = minhash.shingle_sets(pa.array([text]), MinhashSpec(ngram=1))
+    assert starts.tolist() == [0, len(set(tokens))]
+    assert values.tolist() == sorted({twins.shingle_hash([token]) for token in tokens})
 
 
-def test_half_is_counted_over_the_whole_of_a_long_text() -> None:
-    for wide, narrow, unit in ((500, 500, "char"), (500, 501, "word"), (129, 128, "char"), (1, 3, "word")):
-        text = "a" * narrow + " " * 300 + "你" * wide
-        found = minhash.signatures(pa.array([text]), MinhashSpec(ngram=1, num_perm=1))
-        assert found.shingles[0] == (wide + narrow if unit == "char" else 2)
+@pytest.mark.parametrize("scheme", ["affine32", "legacy"])
+def test_the_sha_1_has_a_blank_between_words_and_none_beside_a_character(level: str, scheme: str) -> None:
+    """The shingles of three: as datasketch would be given them."""
+    given = [["ab", "cd", "你"], ["cd", "你", "好"], ["你", "好", "ef"], ["好", "ef", "gh"]]
+    joined = ["ab cd你", "cd你好", "你好ef", "好ef gh"]
+    spec = MinhashSpec(scheme=scheme, ngram=3, num_perm=33)  # type: ignore[arg-type]
+    assert twins.shingles("ab CD你好 ef gh", 3, "auto") == [tuple(g) for g in given]
+    whole = signed(["ab CD你好 ef gh"], spec)[0]
+    one_word = MinhashSpec(scheme=scheme, ngram=1, num_perm=33, unit="word")  # type: ignore[arg-type]
+    by_bytes = [signed([text.replace(" ", "\u0001")], one_word)[0] for text in joined]
+    assert whole != [min(column) for column in zip(*by_bytes, strict=True)]  # a blank is a blank
+    x = [int.from_bytes(hashlib.sha1(text.encode()).digest()[:4], "little") for text in joined]
+    a, b = (values[:33].tolist() for values in minhash.permutations(spec))
+    if scheme == "affine32":
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            x = [(v ^ v >> shift) * factor % 2**32 for v in x]
+        x = [v ^ v >> 16 for v in x]
+        wanted = [min((p * v + q) % 2**32 for v in x) for p, q in zip(a, b, strict=True)]
+    else:
+        wanted = [min((p * v + q) % 2**64 % (2**61 - 1) % 2**32 for v in x) for p, q in zip(a, b, strict=True)]
+    assert whole == wanted
+
+
+def test_a_text_without_unspaced_characters_is_cut_as_words_are_and_one_of_them_as_characters_are(level: str) -> None:
+    spaced = ["Русский текст и ещё слова, “quoted” — हिन्दी में\u00a0한국어는 띄어쓰기를 😀 x" * 9, FOX, ""]
+    unspaced = ["你好世界欢迎来到北京。これはペンです\u3000ภาษาไทย" * 40, "你"]
+    for texts, unit in ((spaced, "word"), (unspaced, "char")):
+        by_unit, auto = (minhash.signatures(pa.array(texts), MinhashSpec(num_perm=40, unit=u)) for u in (unit, "auto"))  # type: ignore[arg-type]
+        assert auto.values.tolist() == by_unit.values.tolist()
+        assert auto.sums.tolist() == by_unit.sums.tolist()
+        assert auto.shingles.tolist() == by_unit.shingles.tolist()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.5, 0.55, 0.7, 0.9])
+def test_a_changed_word_takes_a_text_of_two_scripts_over_no_border(share: float) -> None:
+    """However much of a text is unspaced, an edit of one token costs at most `ngram` of its shingles."""
+    draw = random.Random(3)
+    characters = [chr(draw.randrange(0x4E00, 0x9FFF)) for _ in range(400)]
+    pieces = [characters[i] if draw.random() < share else f" word{draw.randrange(900)} " for i in range(400)]
+    edited = [*pieces[:200], " Longerwordwithmanyletters ", *pieces[201:]]
+    values, starts = minhash.shingle_sets(pa.array(["".join(pieces), "".join(edited)]), MinhashSpec())
+    (index,) = minhash.jaccard(values, starts, np.array([0]), np.array([1]))
+    assert index >= (396 - 5) / (396 + 5)
 
 
 # ------------------------------------------------------------------ Arrow

@@ -153,9 +153,18 @@ def noise_bits(key: int, stream: int) -> int:
     return finalise((finalise(key ^ before) + after) & MASK)
 
 
+#: Blocks of Unicode whose scripts put no spaces between words, and the punctuation and forms that go with them.
+UNSPACED = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u3000-\u312f\u31a0-\ua4cf\ua980-\ua9ff"
+    "\uaa60-\uaadf\uf900-\ufaff\uff00-\uff9f\U0001aff0-\U0001b16f\U00020000-\U0003ffff]"
+)
+
+
 def white_space_tokens(text: str, unit: str) -> list[str]:
-    """What MinHash calls a token."""
-    return text.lower().split() if unit == "word" else [char for char in text.lower() if not char.isspace()]
+    """What MinHash calls a token: auto sets spaces around the characters of UNSPACED and splits."""
+    if unit == "char":
+        return [char for char in text.lower() if not char.isspace()]
+    return (UNSPACED.sub(r" \g<0> ", text.lower()) if unit == "auto" else text.lower()).split()
 
 
 def shingles(text: str, n: int, unit: str) -> list[tuple[str, ...]]:
