@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from curate.corpus import TEXT, CorpusSpec, Layout, Part, SourceFile, open_corpus, read_part
+from curate import spans
+from curate.corpus import TEXT, CorpusSpec, Layout, Part, SourceFile, open_corpus
 from curate.errors import ConfigError, DataError
 from curate.frame import connect, literal, quote
-from curate.store import read_table, sync, write_table
+from curate.plan import Node, part_name, twins
+from curate.store import Sidecars, read_table, sync, write_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +30,7 @@ _PARQUET = ("docs", "parts", "stages", "funnel")
 _STAGES = pa.schema(
     [("position", pa.int64()), ("label", pa.string()), ("stage", pa.string()), ("version", pa.int64()), ("key", pa.string()),
      ("settings", pa.string()), ("columns", pa.list_(pa.string())), ("decides", pa.bool_()),
-     *((what, pa.string()) for what in ("measures", "state", "verdicts", "finished"))]
+     *((what, pa.string()) for what in ("measures", "state", "verdicts", "finished")), ("rewrites", pa.bool_())]
 )  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def build(run: Run) -> Path:
     with duckdb.connect(str(making)) as con:
         layout = run.corpus.layout
         for name, query in _views(
-            run.folder, readable(layout), layout.text_columns, [f.path for f in run.corpus.files]
+            run.folder, readable(layout, run.nodes), layout.text_columns, [f.path for f in run.corpus.files]
         ).items():
             con.execute(f"CREATE VIEW {name} AS {query}")
     sync(making)
@@ -55,15 +57,16 @@ def _write_stages(run: Run) -> None:
         {"position": n.position, "label": n.label, "stage": n.stage.name, "version": n.stage.version, "key": n.key,
          "settings": msgspec.json.encode(n.spec.params).decode(), "columns": list(n.listed()), "decides": n.decides(),
          **{what: place.relative_to(run.store).as_posix() if place else None
-            for what, place in (("measures", n.measures), ("state", n.state), ("verdicts", n.verdicts), ("finished", n.finished))}}
+            for what, place in (("measures", n.measures), ("state", n.state), ("verdicts", n.verdicts), ("finished", n.finished))},
+         "rewrites": n.rewrites}
         for n in run.nodes
     ]  # fmt: skip
     write_table(run.folder / "stages.parquet", pa.Table.from_pylist(rows, _STAGES), run.staging)
 
 
-def readable(layout: Layout) -> bool:
-    """Whether the text is a plain column of rows that are all fine: then DuckDB may read it by itself."""
-    return layout.text_kind == "column" and layout.spec.on_error == "fail"
+def readable(layout: Layout, nodes: Sequence[Node]) -> bool:
+    """Whether the text is a plain column of rows that are all fine and no stage changes it: then DuckDB may read it by itself."""
+    return layout.text_kind == "column" and layout.spec.on_error == "fail" and not any(node.rewrites for node in nodes)
 
 
 def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str]) -> dict[str, str]:
@@ -193,10 +196,10 @@ class OpenRun:
         ]  # fmt: skip
 
     def _texts(self) -> Iterator[pa.RecordBatch]:
-        layout = self.layout()
-        for part in self.parts():
+        layout, rewriters = self.layout(), self.rewriters()
+        for part, name in self._named_parts():
             at = part.number << 32
-            for batch in read_part(layout, part):
+            for batch in spans.read_current(layout, part, name, rewriters):
                 docs = pa.array(range(at, at + batch.num_rows), pa.int64())
                 at += batch.num_rows
                 yield pa.record_batch([docs, batch.column(TEXT).cast(pa.large_string())], schema=_TEXTS)
@@ -205,10 +208,21 @@ class OpenRun:
         """One document's text."""
         import numpy as np
 
-        part = next(p for p in self.parts() if p.number == doc >> 32)
-        for batch in read_part(self.layout(), part, rows=np.array([doc & 0xFFFFFFFF])):
+        part, name = next(pair for pair in self._named_parts() if pair[0].number == doc >> 32)
+        for batch in spans.read_current(self.layout(), part, name, self.rewriters(), rows=np.array([doc & 0xFFFFFFFF])):
             return batch.column(TEXT)[0].as_py()  # type: ignore[no-any-return]
         return None
+
+    def rewriters(self) -> list[Sidecars]:
+        """The spans of the stages that change text, in order."""
+        stages = read_table(self.folder / "stages.parquet", ["measures", "rewrites"]).to_pylist()
+        store = Path(self.lock()["store"])
+        return [Sidecars(store / row["measures"], pa.schema([(spans.FIELD, spans.SPANS)])) for row in stages if row["rewrites"]]
+
+    def _named_parts(self) -> list[tuple[Part, str]]:
+        """The parts with their names in the store."""
+        parts = self.parts()
+        return [(part, part_name(part, twin)) for part, twin in zip(parts, twins(parts), strict=True)]
 
     def explain(self, identity: str) -> list[dict[str, Any]]:
         """Everything that was decided about the documents of one identity: a dict per document.

@@ -135,10 +135,10 @@ class _Subject:
         if "apply" in self.node.verbs:
             out = self._apply(self.pool)
             assert out.num_rows == self.pool.num_rows, f"{self.pool.num_rows} rows in, {out.num_rows} out"
-            assert out.schema.names == self.node.fields().names, (
-                f"fields() says {self.node.fields().names}, apply returned {out.schema.names}"
+            assert out.schema.names == self.stage.fields().names, (
+                f"fields() says {self.stage.fields().names}, apply returned {out.schema.names}"
             )
-            out.cast(self.node.fields())
+            out.cast(self.stage.fields())
         if "judge" in self.node.verbs:
             keep, reason = self._judge(self.pool)
             assert len(keep) == len(reason) == self.pool.num_rows, (

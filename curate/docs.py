@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import records
+from curate import records, spans
 from curate.corpus import Layout, Part, read_part
 from curate.documents import QUARANTINED
 from curate.engine import in_order
 from curate.errors import InternalError
-from curate.plan import Node, part_name
+from curate.plan import Node, part_name, stored_column
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT_HASH, WORDS
 from curate.store import Written, digest, note, point, read_table, sync, write_table
 
@@ -199,6 +199,10 @@ def part_table(layout: Layout, part: Part, twin: int, nodes: Sequence[Node], sch
             if not shown.all() and node.named:
                 values = pc.if_else(pa.array(shown), values, pa.scalar(None, values.type))
             columns[node.column(item)] = values
+        if node.rewrites:  # the sizes of a text are those that it had when it was dropped, or has now
+            for size in (BYTES, WORDS):
+                changed = stored_column(node, name, spans.CURRENT[size].name).combine_chunks()
+                columns[size] = pc.if_else(pa.array(shown), changed, columns[size])
         if node.decides():
             keep = np.asarray(pc.fill_null(stored[KEEP], False).to_numpy()).astype(bool)
             gone = shown & ~keep
@@ -225,8 +229,7 @@ def _stored(node: Node, name: str) -> dict[str, pa.ChunkedArray]:
     """All stored columns of a node for a part, by field name."""
     found: dict[str, pa.ChunkedArray] = {}
     if node.measures is not None:
-        unlisted = getattr(node.stage, "unlisted", ())
-        pair = node.sidecars().read(name, [n for n in node.fields().names if n not in unlisted])
+        pair = node.sidecars().read(name, [n for n in node.fields().names if n not in node.unlisted()])
         if pair is None:
             raise InternalError(f"the sidecar of {node.label!r} for part {name} is missing")
         found |= {n: pair[0][n] for n in pair[0].schema.names}

@@ -16,11 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from curate.corpus import Layout, Part, read_part
+from curate import spans
+from curate.corpus import Layout, Part
 from curate.errors import CurateError, StageError
 from curate.frame import DOC
-from curate.plan import Node
+from curate.plan import Node, rewriters
 from curate.stage import TEXT
+from curate.store import Sidecars
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -34,6 +36,8 @@ class GatherTask:
     part: Part
     rows: npt.NDArray[np.int64]
     node: Node
+    name: str  # the part's, in the store
+    rewriters: list[Sidecars]  # of the stages before that change text
     out: Path
 
     def described(self) -> str:
@@ -46,11 +50,12 @@ def gathered(run: Run, node: Node, docs: npt.NDArray[np.int64]) -> Iterator[pa.R
     wanted = np.sort(docs)
     run.scratch.mkdir(parents=True, exist_ok=True)
     tasks = []
-    for part in run.parts:
+    earlier = rewriters(run.nodes[: node.position])
+    for part, name in zip(run.parts, run.names, strict=True):
         low, high = np.searchsorted(wanted, [part.number << 32, (part.number + 1) << 32])
         if high > low:
             out = run.scratch / f"gather-{node.position}-{part.number}.arrow"
-            tasks.append(GatherTask(run.corpus.layout.of([part]), part, wanted[low:high] & 0xFFFFFFFF, node, out))
+            tasks.append(GatherTask(run.corpus.layout.of([part]), part, wanted[low:high] & 0xFFFFFFFF, node, name, earlier, out))
     for out in run.engine.map("curate.gather:gather_part", tasks):
         with pa.memory_map(str(out)) as file:
             reader = ipc.open_file(file)
@@ -67,7 +72,7 @@ def gather_part(task: GatherTask) -> Path:
     schema = pa.schema([pa.field(DOC, pa.int64()), *stage.gather_fields()])
     at = 0
     with ipc.new_file(task.out, schema) as writer:
-        for batch in read_part(task.layout, task.part, columns=user, text=TEXT in names, rows=task.rows):
+        for batch in spans.read_current(task.layout, task.part, task.name, task.rewriters, columns=user, text=TEXT in names, rows=task.rows):
             made = _made(task, batch.select(names))
             doc = pa.array((task.part.number << 32) + task.rows[at : at + batch.num_rows])
             writer.write_batch(pa.RecordBatch.from_arrays([doc, *made.columns], schema=schema))

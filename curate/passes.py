@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.corpus import BAD, Layout, Part, file_location, read_part
+from curate import documents, ngrams, spans
+from curate.corpus import BAD, Layout, Part, file_location
 from curate.errors import CurateError, InternalError, StageError
-from curate.plan import VERDICT, Node, kept_by, part_name, stored_column, wide_columns
+from curate.plan import VERDICT, Node, kept_by, part_name, rewriters, stored_column, wide_columns
 from curate.stage import TEXT
 from curate.store import Written, noting, read_table, write_table
 
@@ -83,13 +84,23 @@ class _Apply:
 
     def add(self, index: np.ndarray, batch: pa.RecordBatch) -> pa.RecordBatch:
         out = self.node.stage.apply(self.state, batch)
-        if not isinstance(out, pa.RecordBatch) or out.num_rows != batch.num_rows or out.schema.names != self.schema.names:
+        wanted = self.node.stage.fields()
+        if not isinstance(out, pa.RecordBatch) or out.num_rows != batch.num_rows or out.schema.names != wanted.names:
             got = f"{out.num_rows} rows of {out.schema.names}" if isinstance(out, pa.RecordBatch) else type(out).__name__
-            raise StageError(f"stage {self.node.label!r}: apply was given {batch.num_rows} rows and must return as many of {self.schema.names}, got {got}")
-        out = out.cast(self.schema)
+            raise StageError(f"stage {self.node.label!r}: apply was given {batch.num_rows} rows and must return as many of {wanted.names}, got {got}")
+        out = out.cast(wanted)
+        if self.node.rewrites:
+            out = self._with_current(out, batch.column(TEXT))
         self.rows.append(index)
         self.batches.append(out)
         return out
+
+    def _with_current(self, out: pa.RecordBatch, text: pa.Array) -> pa.RecordBatch:
+        """Its columns with the hash and the sizes of the text that the spans make."""
+        spans.check(self.node.label, text, out.column(spans.FIELD))
+        current = spans.applied(text, out.column(spans.FIELD))
+        sizes, words = ngrams.text_stats(current)
+        return pa.record_batch([*out.columns, documents.text_hashes(current), pa.array(sizes), pa.array(words)], schema=self.schema)
 
     def column(self, name: str, index: np.ndarray, fresh: np.ndarray, out: pa.RecordBatch | None) -> pa.Array:
         """One column for the rows `index`: `out` where `fresh`, what was stored elsewhere."""
@@ -125,8 +136,8 @@ class _PartRun:
     def __init__(self, task: PassTask, part: Part, twin: int) -> None:
         self.task, self.part = task, part
         self.name = part_name(part, twin)
-        self.wide = wide_columns(task.nodes)
-        self.known: dict[str, pa.ChunkedArray] = {}
+        self.wide = [wide_columns(task.nodes[:position]) for position in range(len(task.nodes) + 1)]  # before each node
+        self.known: dict[tuple[int, str], pa.Array] = {}
         self.applies: dict[int, _Apply] = {}
         self.verdicts: dict[int, list[tuple[np.ndarray, pa.Array, pa.Array]]] = {}
         self.result = PartResult(part.number, 0, 0, 0)
@@ -180,10 +191,10 @@ class _PartRun:
         if (node.verdicts / f"{self.name}.parquet").exists():
             alive &= kept_by(node, self.name, rows)
             return True
-        if not all(name in self.wide for name in node.stage.judge_reads()):
+        if not all(name in self.wide[position + 1] for name in node.stage.judge_reads()):
             return False
         index = np.flatnonzero(alive)
-        batch = pa.record_batch([self._stored(n).take(pa.array(index)) for n in node.stage.judge_reads()], names=list(node.stage.judge_reads()))
+        batch = pa.record_batch([self._stored(n, position + 1).take(pa.array(index)) for n in node.stage.judge_reads()], names=list(node.stage.judge_reads()))
         keep = self._judge(position, index, batch)
         alive[index] = keep
         self._write_verdict(position, rows)
@@ -201,12 +212,12 @@ class _PartRun:
         """A partial is named by the part and by which of its rows were still kept: nothing else goes into it."""
         return f"{self.name}-{hashlib.blake2b(np.packbits(alive).tobytes() + str(len(alive)).encode(), digest_size=8).hexdigest()}"
 
-    def _stored(self, name: str) -> pa.Array:
-        """A column of an earlier node, for all rows of the part."""
-        if name not in self.known:
-            node, item = self.wide[name]
-            self.known[name] = stored_column(node, self.name, item).combine_chunks()
-        return self.known[name]
+    def _stored(self, name: str, before: int) -> pa.Array:
+        """A column as it stands before the node at a position, for all rows of the part."""
+        node, item = self.wide[before][name]
+        if (node.position, item) not in self.known:
+            self.known[node.position, item] = stored_column(node, self.name, item).combine_chunks()
+        return self.known[node.position, item]
 
     def _judge(self, position: int, index: np.ndarray, batch: pa.RecordBatch) -> np.ndarray:
         node = self.task.nodes[position]
@@ -266,12 +277,13 @@ class _PartRun:
     def _batches(self, live: list[tuple[str, int]], alive: np.ndarray | None) -> Iterator[pa.RecordBatch]:
         """Yield, for a fit, the batches of rows still kept after all steps; run the steps on the way."""
         task = self.task
-        user = {name for verb, at in live for name in _reads(task.nodes[at], verb) if name not in self.wide and name not in (TEXT, BAD)}
+        user = {name for verb, at in live for name in _reads(task.nodes[at], verb) if name not in self.wide[-1] and name not in (TEXT, BAD)}
         wants_text = any(TEXT in _reads(task.nodes[at], verb) for verb, at in live)
         rows = None if alive is None or alive.all() else np.flatnonzero(alive)
         ends: list[np.ndarray] = []
         seen = 0
-        for batch in read_part(task.layout, self.part, columns=sorted(user), text=wants_text, rows=rows):
+        earlier = rewriters(task.nodes[: live[0][1]]) if wants_text else []
+        for batch in spans.read_current(task.layout, self.part, self.name, earlier, columns=sorted(user), text=wants_text, rows=rows):
             index = np.arange(seen, seen + batch.num_rows) if rows is None else rows[seen : seen + batch.num_rows]
             seen += batch.num_rows
             self._at = int(index[0]) if len(index) else self._at
@@ -283,12 +295,12 @@ class _PartRun:
             for verb, at in live:
                 node = task.nodes[at]
                 if verb == "fit":
-                    yield self._sub(fresh, node.stage.fit_reads(), index, still)
+                    yield self._sub(fresh, node.stage.fit_reads(), index, still, at)
                 elif verb == "apply":
                     self._apply(at, fresh, index, still)
                 else:
                     shown = np.flatnonzero(still)
-                    sub = self._sub(fresh, node.stage.judge_reads(), index, still)
+                    sub = self._sub(fresh, node.stage.judge_reads(), index, still, at + 1)
                     still[shown] = self._guarded(node, partial(self._judge, at, index[shown], sub))
             ends.append(index[still])
         total = seen if rows is None else len(alive)  # type: ignore[arg-type]
@@ -306,14 +318,17 @@ class _PartRun:
         need = still & apply.missing(index)
         out = None
         if need.any() or not len(index):
-            sub = self._sub(fresh, node.stage.reads(), index, need)
+            sub = self._sub(fresh, node.stage.reads(), index, need, at)
             out = self._guarded(node, lambda: apply.add(index[need], sub))
         for item in apply.schema.names:
             fresh[node.column(item)] = apply.column(item, index, need, out)
+        if node.rewrites:
+            fresh[TEXT] = spans.applied(fresh[TEXT], fresh[node.column(spans.FIELD)])
+            fresh |= {name: fresh[node.column(item.name)] for name, item in spans.CURRENT.items()}
 
-    def _sub(self, fresh: dict[str, pa.Array], names: list[str], index: np.ndarray, where: np.ndarray) -> pa.RecordBatch:
-        """The columns `names` for the batch's rows `where`."""
-        arrays = [fresh[n] if n in fresh else self._stored(n).take(pa.array(index)) for n in names]
+    def _sub(self, fresh: dict[str, pa.Array], names: list[str], index: np.ndarray, where: np.ndarray, before: int) -> pa.RecordBatch:
+        """The columns `names`, as they stand before the node at a position, for the batch's rows `where`."""
+        arrays = [fresh[n] if n in fresh else self._stored(n, before).take(pa.array(index)) for n in names]
         if not names:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * int(where.sum()), pa.struct([])))
         batch = pa.record_batch(arrays, names=list(names))

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import registry
+from curate import registry, spans
 from curate.corpus import BAD, Corpus, Part
 from curate.errors import ConfigError, InternalError
 from curate.params import did_you_mean
@@ -78,8 +78,19 @@ class Node:
         self.verbs = verbs(self.stage)
 
     def fields(self) -> pa.Schema:
-        """The measures that apply adds, unlabelled."""
-        return self.stage.fields() if "apply" in self.verbs else pa.schema([])
+        """The measures that apply adds, unlabelled; where it changes text, also what the new text is."""
+        own = self.stage.fields() if "apply" in self.verbs else pa.schema([])
+        return pa.schema([*own, *spans.CURRENT.values()]) if spans.FIELD in own.names else own
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the stage changes text: whoever reads it afterwards reads it through the stage's spans."""
+        return "apply" in self.verbs and spans.FIELD in self.stage.fields().names
+
+    def unlisted(self) -> tuple[str, ...]:
+        """Fields that later stages may read and the wide table does not have."""
+        own = tuple(getattr(self.stage, "unlisted", ()))
+        return (*own, spans.FIELD, *(item.name for item in spans.CURRENT.values())) if self.rewrites else own
 
     def finish_fields(self) -> pa.Schema:
         """What finish adds, unlabelled."""
@@ -100,7 +111,7 @@ class Node:
 
     def listed(self) -> dict[str, pa.Field]:
         """The columns that the wide table gets from this node: all but those that its stage keeps for itself (`unlisted`)."""
-        own = {self.column(name) for name in getattr(self.stage, "unlisted", ())}
+        own = {self.column(name) for name in self.unlisted()}
         return {name: item for name, item in self.columns().items() if name not in own}
 
     def columns(self) -> dict[str, pa.Field]:
@@ -146,14 +157,24 @@ def twins(parts: list[Part]) -> list[int]:
     return numbers
 
 
-def wide_columns(nodes: list[Node]) -> dict[str, tuple[Node, str]]:
-    """Which node and field each column of the wide table comes from."""
+def wide_columns(nodes: Sequence[Node]) -> dict[str, tuple[Node, str]]:
+    """Which node and field each column comes from, for whoever stands behind `nodes`.
+
+    Behind a stage that changes text, the text's hash and sizes are those of the changed text.
+    """
     found: dict[str, tuple[Node, str]] = {}
     for node in nodes:
         for schema in (node.fields(), node.finish_fields(), VERDICT if "judge" in node.verbs else pa.schema([])):
             for item in schema:
                 found[node.column(item.name)] = (node, item.name)
+        if node.rewrites:
+            found |= {name: (node, item.name) for name, item in spans.CURRENT.items()}
     return found
+
+
+def rewriters(nodes: Sequence[Node]) -> list[Sidecars]:
+    """The sidecars of those of the nodes that change text, in order."""
+    return [node.sidecars() for node in nodes if node.rewrites]
 
 
 def check_reads(label: str, names: list[str], nodes: list[Node], user: pa.Schema) -> None:

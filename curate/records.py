@@ -35,7 +35,7 @@ def write_lock(run: Run) -> None:
         "targets": {n: msgspec.to_builtins(t) for n, t in recipe.targets.items()},
         "stages": [{"stage": s.stage, "as": s.label, **msgspec.to_builtins(s.params)} for s in recipe.stages],
         "emit": msgspec.to_builtins(recipe.emit), "compare": msgspec.to_builtins(recipe.compare),
-        "text": {"kind": run.corpus.layout.text_kind, "readable": readable(run.corpus.layout), "columns": list(run.corpus.layout.text_columns)},
+        "text": {"kind": run.corpus.layout.text_kind, "readable": readable(run.corpus.layout, run.nodes), "columns": list(run.corpus.layout.text_columns)},
         "inputs": [[f.path, f.size, f.content] for f in run.corpus.files], "targets_key": run.targets.key,
         "versions": versions(), "store": str(run.store),
     }  # fmt: skip

@@ -236,6 +236,11 @@ class Run:
                 raise ConfigError(
                     f"its column {column!r} clashes with one of {whose}; give the stage another label: as: {spec.label}_2"
                 )
+        if node.rewrites and self.publish and self.corpus.layout.text_kind != "column":
+            columns = ", ".join(self.corpus.layout.text_columns)
+            raise ConfigError(
+                f"it changes text, and the pool's text is put together from its columns ({columns}), so a changed one cannot be published; name one column as corpus.text"
+            )
         self.nodes.append(node)
 
     # -- passes ---------------------------------------------------------------------------------------------------
@@ -281,7 +286,8 @@ class Run:
             elif name in layout.schema.names:
                 keys[name] = str(layout.schema.field(name).type)
             elif name == TEXT:
-                keys[name] = digest([layout.spec.text, layout.spec.view, list(layout.text_columns)])
+                changed = [[n.key, n.state.stem if n.state else ""] for n in self.nodes[: node.position] if n.rewrites]
+                keys[name] = digest([layout.spec.text, layout.spec.view, list(layout.text_columns)], changed)
         return keys
 
     def _verdict_keys(self, node: Node) -> list[str]:

@@ -149,6 +149,8 @@ def check_expression(expression: str, columns: pa.Schema, result: Literal["DOUBL
             kind = str(con.sql(f"SELECT {value} AS value FROM {TABLE}").types[0])
         except duckdb.Error as error:
             raise ConfigError(f"the SQL expression {expression!r} does not work on these columns: {said_by(error)}") from error
+    if named and kind == '"NULL"':  # a column of a pool that holds no value in any row: as good as any number's or condition's
+        return named
     if result == "BOOLEAN" and kind != "BOOLEAN":
         raise ConfigError(f"expected true or false for each row, got {expression!r}, which is {kind}; compare it with something: ({expression.strip()}) = ...")
     if result == "DOUBLE" and (kind.endswith("]") or kind.split("(")[0] not in _NUMBERS):

@@ -18,19 +18,19 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from curate import ngrams, randomness
+from curate import ngrams, randomness, spans
 from curate.api import load_recipe
-from curate.corpus import TEXT, Layout, Part, read_part
+from curate.corpus import TEXT, Layout, Part
 from curate.engine import LocalEngine
 from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
 from curate.kl import kl_reduction
 from curate.lease import held
-from curate.plan import Node, kept_rows, part_name, stored_column
+from curate.plan import Node, kept_rows, part_name, rewriters, stored_column, wide_columns
 from curate.recipe import CompareSpec, Recipe
 from curate.runner import Run
 from curate.stage import BYTES, KEY
-from curate.store import write_bytes
+from curate.store import Sidecars, write_bytes
 from curate.verdict import Verdict, judge_arms
 
 #: Random subsets that the KL reduction is printed beside, each with as many n-grams as the selection.
@@ -98,6 +98,8 @@ class CollectTask:
 
     layout: Layout
     part: Part
+    name: str  # the part's, in the store
+    rewriters: list[Sidecars]
     rows: np.ndarray
     arms: np.ndarray
     draws: int
@@ -238,6 +240,8 @@ class _Comparing:
                     CollectTask(
                         run.corpus.layout.of([part]),
                         part,
+                        run.names[number],
+                        rewriters(run.nodes[: self.reached]),
                         self.rows[of_part][wanted],
                         self.member[of_part][wanted],
                         self.spec.draws,
@@ -285,11 +289,12 @@ def measure_part(task: MeasureTask) -> tuple[np.ndarray, ...]:
     rows = np.flatnonzero(kept_rows(task.eligible, name))
     chosen = kept_rows(task.nodes, name)[rows]
     keys = stored_column(task.nodes[0], name, KEY).take(pa.array(rows)).to_numpy()
-    sizes = stored_column(task.nodes[0], name, BYTES).take(pa.array(rows)).to_numpy()
+    holder, item = wide_columns(task.eligible)[BYTES]  # of the text as the selection saw it
+    sizes = stored_column(holder, name, item).take(pa.array(rows)).to_numpy()
     counts = np.zeros((2, SPEC.buckets), np.int64)
     tokens, at = [np.empty(0, np.int64)], 0
     nothing = np.zeros((1, SPEC.buckets))
-    for batch in read_part(task.layout, task.part, rows=rows):
+    for batch in spans.read_current(task.layout, task.part, name, rewriters(task.eligible), rows=rows):
         text = batch.column(TEXT)
         counts += ngrams.count(text, SPEC, cell=chosen[at : at + len(text)].astype(np.uint8), cells=2)
         tokens.append(ngrams.score(text, SPEC, nothing)[1])
@@ -306,7 +311,7 @@ def collect_part(task: CollectTask) -> np.ndarray:
     schema = pa.schema([("arms", pa.uint64()), ("text", pa.large_string())])
     at = 0
     with pa.ipc.new_file(str(task.out), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
-        for batch in read_part(task.layout, task.part, rows=task.rows):
+        for batch in spans.read_current(task.layout, task.part, task.name, task.rewriters, rows=task.rows):
             text, arms = batch.column(TEXT), task.arms[at : at + batch.num_rows]
             at += batch.num_rows
             for subset in range(SUBSETS):

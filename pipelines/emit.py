@@ -21,14 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import randomness
-from curate.corpus import Layout, Part, read_part
+from curate import randomness, spans
+from curate.corpus import Layout, Part
 from curate.docs import Wide, settle
 from curate.errors import InternalError, StageError
-from curate.plan import Node, kept_rows, part_name, stored_column
+from curate.plan import Node, kept_rows, part_name, rewriters, stored_column, wide_columns
 from curate.recipe import EmitSpec
 from curate.rowhash import of_rows, plain_type
-from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, WORDS
+from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT, WORDS
 from curate.store import Written, digest, note, point, sync
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict
 
 def our_columns(nodes: Sequence[Node]) -> dict[str, tuple[Node, str]]:
     """Our columns of a publication, by name: measures, not verdicts."""
-    base = nodes[0]
-    found = {name: (base, name) for name in (IDENTITY, BYTES, WORDS)}
+    wide = wide_columns(nodes)
+    found = {name: wide[name] for name in (IDENTITY, BYTES, WORDS)}
     for node in nodes[1:]:
-        hidden = (KEEP, REASON, *getattr(node.stage, "unpublished", ()))
+        hidden = (KEEP, REASON, *getattr(node.stage, "unpublished", ()), *(node.unlisted() if node.rewrites else ()))
         for item in (*node.fields(), *node.finish_fields()):
             if item.name not in hidden:
                 found[f"curate_{node.column(item.name)}"] = (node, item.name)
@@ -195,9 +195,13 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
     order = pa.array(randomness.bits(keys, task.stream))
     schema = published_schema(task.layout, task.nodes).append(pa.field(ORDER, pa.uint64()))
     at = 0
-    for batch in read_part(task.layout, part, columns=task.layout.schema.names, text=False, rows=index):
+    changed = rewriters(task.nodes)
+    for batch in spans.read_current(task.layout, part, name, changed, columns=task.layout.schema.names, text=bool(changed), rows=index):
         rows = slice(at, at + batch.num_rows)
         columns = [batch.column(n) for n in task.layout.schema.names]
+        if changed:  # then the text is one column, which planning has checked
+            place = task.layout.schema.get_field_index(task.layout.text_columns[0])
+            columns[place] = batch.column(TEXT).cast(columns[place].type)
         columns += [values[rows] for values in ours.values()]
         yield pa.record_batch([*columns, order[rows]], schema=schema)
         at += batch.num_rows

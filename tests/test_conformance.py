@@ -36,6 +36,8 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("dedup_exact", {}),
     ("dedup_exact", {"normalize": ["nfc", "case", "space"]}),
     ("dedup_exact", {"normalize": ["space"], "keep": "longest"}),
+    ("repeated_lines", {}),
+    ("repeated_lines", {"unit": "paragraph", "min_documents": 2, "min_bytes": 0}),
     ("minhash", {}),
     ("minhash", {"unit": "char", "ngram": 3, "num_perm": 20}),
     ("minhash", {"scheme": "legacy", "num_perm": 33, "threshold": 0.5}),
