@@ -14,6 +14,7 @@ Jaccard index of the two sets of shingles (Broder 1997). The work is done by nat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,8 +31,10 @@ from curate.errors import ConfigError
 Uint32 = npt.NDArray[np.uint32]
 Uint64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 MAX_NGRAM, MAX_PERMUTATIONS = 64, 2048
+BandsRule = Literal["recall", "datasketch"]
 #: Where the curve is printed.
 SIMILARITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 #: What is asked of the bands: so likely must a pair be found, this far above the threshold.
@@ -181,22 +184,27 @@ def curve(bands: int, rows: int, similarities: Sequence[float] = SIMILARITIES) -
 
 
 @lru_cache(maxsize=256)
-def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
-    """Return (bands, rows): of those that find a pair a little above the threshold, the ones that cost least.
+def choose_bands(threshold: float, num_perm: int, rule: BandsRule = "recall") -> tuple[int, int]:
+    """Return (bands, rows) by one of two rules. Raises ConfigError where num_perm is too small.
 
-    A pair at threshold + 0.1 must be found with probability 0.99 (halfway from the threshold to 1 where that is
-    less). For each number of rows, the fewest bands that do it; of these, what compares the fewest pairs below the
-    threshold: the least area under the curve from 0 to it. Raises ConfigError where num_perm is too small.
+    recall      of those that find a pair a little above the threshold, the ones that cost least. A pair at threshold
+                + 0.1 must be found with probability 0.99 (halfway from the threshold to 1 where that is less). For
+                each number of rows, the fewest bands that do it; of these, what compares the fewest pairs below the
+                threshold: the least area under the curve from 0 to it
+    datasketch  as datasketch's MinHashLSH chooses with its weights (0.5, 0.5): the least sum of the areas under the
+                curve below the threshold and above the curve beyond it; a tie goes to fewer bands, then fewer rows
     """
     if not 0.0 < threshold < 1.0:
         raise ConfigError(f"expected a threshold above 0 and below 1, got {threshold}")
+    if rule == "datasketch":
+        return _least_error(threshold, num_perm)
     at = min(threshold + ABOVE, (threshold + 1.0) / 2.0)
     best: tuple[float, int, int] | None = None
     for rows in range(1, num_perm + 1):
         bands = next((b for b in range(1, num_perm // rows + 1) if detection(at, b, rows) >= DETECTION), None)
         if bands is None:
             continue
-        below = _area(threshold, bands, rows)
+        below = _area(0.0, threshold, bands, rows)
         if best is None or below < best[0]:
             best = (below, bands, rows)
     if best is None:
@@ -206,10 +214,28 @@ def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     return best[1], best[2]
 
 
-def _area(threshold: float, bands: int, rows: int) -> float:
-    """Integrate the curve from 0 to the threshold (midpoints, 1/1000 steps)."""
-    steps = 1000
-    return sum(detection((i + 0.5) * threshold / steps, bands, rows) for i in range(steps)) * threshold / steps
+def _least_error(threshold: float, num_perm: int) -> tuple[int, int]:
+    best = (math.inf, 0, 0)
+    for bands in range(1, num_perm + 1):
+        for rows in range(1, num_perm // bands + 1):
+            missed = (1.0 - threshold) - _area(threshold, 1.0, bands, rows)
+            best = min(best, (_area(0.0, threshold, bands, rows) + missed, bands, rows))
+    return best[1], best[2]
+
+
+@lru_cache(maxsize=1)
+def _gauss() -> tuple[Float64, Float64]:
+    """Gauss-Legendre points and weights on [-1, 1]: the curve is smooth, its area comes out to some 1e-9."""
+    points, weights = np.polynomial.legendre.leggauss(64)
+    return np.asarray(points, np.float64), np.asarray(weights, np.float64)
+
+
+def _area(low: float, high: float, bands: int, rows: int) -> float:
+    """Integrate the curve from `low` to `high`."""
+    points, weights = _gauss()
+    half = (high - low) / 2.0
+    heights = 1.0 - (1.0 - (low + half * (1.0 + points)) ** rows) ** bands
+    return math.fsum((weights * heights).tolist()) * half
 
 
 # -- permutations -----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ _GATHERED = pa.schema([("set", pa.large_list(pa.uint64()))])
 class MinhashParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a shingle is, how alike is too alike, and which document of a cluster stays (keep_rule.py).
 
-    `bands` and `rows` go together; left out, they are chosen for `threshold` (curate.minhash.choose_bands).
+    `bands` and `rows` go together; left out, `bands_rule` chooses them for `threshold` (curate.minhash.choose_bands).
     """
 
     ngram: int = 5
@@ -40,6 +40,7 @@ class MinhashParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     num_perm: int = 128
     bands: int | None = None
     rows: int | None = None
+    bands_rule: minhash.BandsRule = "recall"
     seed: int = 1
     scheme: Literal["native", "affine32", "legacy"] = "native"
     verify: bool = True
@@ -53,6 +54,8 @@ class MinhashParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         spec_of(self)
         if (self.bands is None) != (self.rows is None):
             raise ConfigError("bands and rows go together: give both, or neither")
+        if self.bands is not None and self.bands_rule != "recall":
+            raise ConfigError(f"bands and rows are given, so bands_rule: {self.bands_rule} would choose nothing; leave it out, or them")
         if not 0.0 < self.threshold < 1.0:
             raise ConfigError(f"expected a threshold above 0 and below 1, got {self.threshold}; for equal texts there is dedup_exact")
         bands, rows = bands_of(self)
@@ -71,7 +74,7 @@ def bands_of(params: MinhashParams) -> tuple[int, int]:
     """(bands, rows): as given, or chosen for the threshold."""
     if params.bands is not None and params.rows is not None:
         return params.bands, params.rows
-    return minhash.choose_bands(params.threshold, params.num_perm)
+    return minhash.choose_bands(params.threshold, params.num_perm, params.bands_rule)
 
 
 @register("minhash")
@@ -80,7 +83,7 @@ class Minhash:
 
     version = 2  # 2: `unit: auto` cuts by runs of script, not by document
     Params = MinhashParams
-    keyless_params = ("threshold", "bands", "rows", "verify", "keep", "priority", "by", "order")
+    keyless_params = ("threshold", "bands", "rows", "bands_rule", "verify", "keep", "priority", "by", "order")
     unlisted = (SIGNATURE, SUM, SHINGLES)
     unpublished = (*unlisted, "duplicate_of", "jaccard")  # the last two are null at every document that is kept
 

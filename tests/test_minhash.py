@@ -411,6 +411,20 @@ def test_the_bands_of_the_issue() -> None:
     assert minhash.choose_bands(0.8, 128) == (11, 10)
 
 
+@pytest.mark.parametrize(
+    ("num_perm", "bands_and_rows"),
+    [
+        (64, [(28, 2), (21, 3), (14, 4), (10, 6), (8, 8), (5, 11), (3, 21), (2, 32)]),
+        (128, [(28, 2), (37, 3), (25, 5), (18, 7), (14, 9), (9, 13), (5, 25), (3, 42)]),
+        (256, [(85, 3), (64, 4), (42, 6), (32, 8), (25, 10), (17, 15), (9, 28), (5, 51)]),
+    ],
+)
+def test_the_rule_of_datasketch_chooses_what_it_chooses(num_perm: int, bands_and_rows: list[tuple[int, int]]) -> None:
+    """Written down from datasketch 2.0.0 with scipy: MinHashLSH(threshold, num_perm), weights (0.5, 0.5)."""
+    thresholds = (0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    assert [minhash.choose_bands(t, num_perm, "datasketch") for t in thresholds] == bands_and_rows
+
+
 def test_too_few_permutations_for_any_bands_is_an_error() -> None:
     with pytest.raises(ConfigError, match="raise num_perm"):
         minhash.choose_bands(0.1, 16)

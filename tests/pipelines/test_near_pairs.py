@@ -222,6 +222,7 @@ def test_two_settings_stand_side_by_side_under_two_labels(tmp_path: Path) -> Non
     ("wrong", "words"),
     [
         ({"threshold": 0.0}, "threshold above 0"), ({"threshold": 1.0}, "dedup_exact"), ({"bands": 4}, "bands and rows go together"),
+        ({"bands": 4, "rows": 4, "bands_rule": "datasketch"}, "would choose nothing"),
         ({"bands": 64, "rows": 3}, r"bands \* rows"), ({"bands": 0, "rows": 3}, r"bands \* rows"), ({"ngram": 0}, "ngram from 1"),
         ({"threshold": 0.1, "num_perm": 8}, "raise num_perm"), ({"keep": "best"}, "by: COLUMN"),
         ({"keep": "first", "priority": "score"}, "priority would not be looked at"), ({"scheme": "legacy", "seed": -1}, "seed from 0"),
