@@ -204,14 +204,20 @@ class OpenRun:
                 at += batch.num_rows
                 yield pa.record_batch([docs, batch.column(TEXT).cast(pa.large_string())], schema=_TEXTS)
 
-    def text(self, doc: int) -> str | None:
-        """One document's text."""
+    def texts(self, docs: Sequence[int]) -> dict[int, str | None]:
+        """The texts of some documents, by doc, as the run's stages left them; None where the row was bad."""
         import numpy as np
 
-        part, name = next(pair for pair in self._named_parts() if pair[0].number == doc >> 32)
-        for batch in spans.read_current(self.layout(), part, name, self.rewriters(), rows=np.array([doc & 0xFFFFFFFF])):
-            return batch.column(TEXT)[0].as_py()  # type: ignore[no-any-return]
-        return None
+        found: dict[int, str | None] = {}
+        layout, rewriters = self.layout(), self.rewriters()
+        wanted = np.unique(np.array(docs, np.int64))
+        for part, name in self._named_parts():
+            own = wanted[np.searchsorted(wanted, part.number << 32) : np.searchsorted(wanted, (part.number + 1) << 32)]
+            if not len(own):
+                continue
+            batches = spans.read_current(layout, part, name, rewriters, rows=own & 0xFFFFFFFF)
+            found |= zip(own.tolist(), (text for batch in batches for text in batch.column(TEXT).to_pylist()), strict=True)
+        return found
 
     def rewriters(self) -> list[Sidecars]:
         """The spans of the stages that change text, in order."""
@@ -238,6 +244,7 @@ class OpenRun:
             )
             stages = con.sql("SELECT * FROM stages ORDER BY position").to_arrow_table().to_pylist()
         found = []
+        texts = self.texts([row["doc"] for row in docs]) if docs else {}
         for row in docs:
             told = []
             for stage in stages:
@@ -249,7 +256,7 @@ class OpenRun:
                 told.append(
                     {"label": stage["label"], "stage": stage["stage"], "columns": own, "verdict": verdict}
                 )
-            found.append({"row": row, "stages": told, "text": self.text(row["doc"])})
+            found.append({"row": row, "stages": told, "text": texts[row["doc"]]})
         return found
 
 

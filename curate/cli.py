@@ -390,6 +390,26 @@ def explain(run_folder: str, identity: str) -> None:
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN")
+@click.option("--by-source", is_flag=True, help="Counts by source too.")
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Also show N random documents of each reason.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the examples.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def funnel(run_folder: str, by_source: bool, examples: int | None, seed: int, form: str) -> None:
+    """Show what became of RUN's documents: by stage and reason, with what was left behind each stage."""
+    from curate import funnel as funnels
+    from curate import show
+    from curate.catalog import OpenRun
+
+    if examples and form != "table":
+        raise ConfigError("--examples are for reading; with --format csv or json ask curate sql for documents")
+    opened = OpenRun(run_folder)
+    show.write_table(funnels.counts(opened, by_source=by_source), form, None)
+    if examples:
+        click.echo("\n" + show.examples(funnels.examples(opened, examples, seed=seed)))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
 def catalog(run_folder: str) -> None:
     """Tell where RUN's catalog is and what is in it."""
     from curate import show

@@ -16,6 +16,7 @@ from curate.events import Listener
 if TYPE_CHECKING:
     from curate.api import Result
     from curate.catalog import OpenRun
+    from curate.funnel import Example
     from curate.pipelines.compare import Comparison
 
 HEAD = 600  # characters of a document's text that `explain` shows
@@ -251,6 +252,18 @@ def explanation(document: dict[str, Any]) -> str:
     lines += ["  text:", *["    " + line for line in text[:HEAD].splitlines()]]
     if len(text) > HEAD:
         lines.append(f"    ... ({len(text) - HEAD:,} more characters)")
+    return "\n".join(lines)
+
+
+def examples(found: Sequence[Example]) -> str:
+    """Documents under the stage and the reason that they are examples of, each with the head of its text on a line."""
+    lines: list[str] = []
+    said: tuple[str, str | None] | None = None
+    for example in found:
+        if (example.stage, example.reason) != said:
+            said = (example.stage, example.reason)
+            lines += [*([""] if lines else []), f"{example.stage}: {example.reason}" if example.reason else example.stage]
+        lines.append(f"  {example.identity}  {_cell(example.text or '')}")
     return "\n".join(lines)
 
 
