@@ -17,18 +17,26 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from curate.api import Result, check, dedup, open_run, run, score, select
     from curate.catalog import OpenRun
-    from curate.errors import ConfigError, CurateError, DataError, InternalError, RunHeldError, StageError
+    from curate.errors import (
+        ConfigError,
+        CurateError,
+        DataError,
+        InternalError,
+        MachineError,
+        RunHeldError,
+        StageError,
+    )
     from curate.pipelines.compare import compare
 
 _PLACES = {
     "Result": "curate.api", "check": "curate.api", "dedup": "curate.api", "open_run": "curate.api", "run": "curate.api", "score": "curate.api",
     "select": "curate.api", "OpenRun": "curate.catalog", "compare": "curate.pipelines.compare", "ConfigError": "curate.errors",
-    "CurateError": "curate.errors", "DataError": "curate.errors", "InternalError": "curate.errors", "RunHeldError": "curate.errors",
-    "StageError": "curate.errors",
+    "CurateError": "curate.errors", "DataError": "curate.errors", "InternalError": "curate.errors", "MachineError": "curate.errors",
+    "RunHeldError": "curate.errors", "StageError": "curate.errors",
 }  # fmt: skip
 
 __all__ = [
-    "ConfigError", "CurateError", "DataError", "InternalError", "OpenRun", "Result", "RunHeldError", "StageError", "__version__",
+    "ConfigError", "CurateError", "DataError", "InternalError", "MachineError", "OpenRun", "Result", "RunHeldError", "StageError", "__version__",
     "check", "compare", "dedup", "open_run", "run", "score", "select",
 ]  # fmt: skip
 

@@ -1,6 +1,32 @@
 """`python -m curate` is the command."""
 
-from curate.cli import main
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def start() -> None:
+    """Start the command in surroundings that it may rely on: three open streams, and a Ctrl-C that is no traceback.
+
+    A process that was started without standard output would give its number to the first file that it opens, and
+    whatever is printed would go into that file.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is done yet; main() takes over
+    from curate.cli import main
+
+    main()
+
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from curate import spans
 from curate.corpus import TEXT, CorpusSpec, Layout, Part, SourceFile, open_corpus
-from curate.errors import ConfigError, DataError
+from curate.errors import ConfigError, DataError, uninterrupted
 from curate.frame import connect, literal, quote
 from curate.plan import Node, part_name, twins
-from curate.store import Sidecars, read_table, sync, write_table
+from curate.store import Sidecars, read_table, sync, write_table, writing
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,12 +36,13 @@ _STAGES = pa.schema(
 
 def build(run: Run) -> Path:
     """Write the catalog under another name and rename it; readers of the old one keep what they have."""
-    import duckdb
+    with uninterrupted():
+        import duckdb
 
     _write_stages(run)
     making = run.staging / "catalog.duckdb"
     making.unlink(missing_ok=True)
-    with duckdb.connect(str(making)) as con:
+    with writing(run.folder / "catalog.duckdb"), duckdb.connect(str(making)) as con:
         layout = run.corpus.layout
         for name, query in _views(
             run.folder, readable(layout, run.nodes), layout.text_columns, [f.path for f in run.corpus.files]

@@ -1,27 +1,42 @@
 """The command `curate`. Everything heavy is imported inside the commands, so that --help answers at once.
 
 Exit codes: 0 done, 1 a stage failed, 2 the recipe or the words of the call are wrong, 3 the data are bad,
-75 another run holds the folder, 130 interrupted.
+74 the machine could not (disk, rights, memory), 75 another run holds the folder, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import click
 
 from curate import __version__
-from curate.errors import ConfigError, CurateError, interrupted
+from curate.errors import ConfigError, CurateError, interrupted, told
 
-EPILOG = "Exit codes: 0 done, 1 a stage failed, 2 wrong recipe or words, 3 bad data, 75 run folder held, 130 interrupted."
+EPILOG = "Exit codes: 0 done, 1 a stage failed, 2 wrong recipe or words, 3 bad data, 74 disk, rights or memory, 75 run folder held, 130 interrupted."
+
+
+class _NobodyReadsError(Exception):
+    """Standard output was closed by who read it. click would end with 1, which here means that a stage failed."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _NobodyReadsError from error
 
 
 @click.group(
+    cls=_Commands,
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(__version__, prog_name="curate")
@@ -31,35 +46,51 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; errors become one message and a documented exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) is not signal.SIG_IGN:  # nohup, or a shell's background job, means it
+            signal.signal(name, _interrupted)
     try:
         code = cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        click.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        click.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _leave("interrupted; run the same command again to continue", 130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except CurateError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except RuntimeError as error:
-        if not interrupted(error):
+        _leave(_shown(error), 2)
+    except (BrokenPipeError, _NobodyReadsError):
+        _leave("", 0)  # who read our results has seen enough: curate sql ... | head
+    except Exception as error:
+        if interrupted(error):
+            _leave("interrupted; run the same command again to continue", 130)
+        if os.environ.get("CURATE_TRACEBACK"):
             raise
-        click.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(130)
+        unnamed = isinstance(error, OSError) and error.filename is None
+        found = told(error, "could not write to standard output" if unnamed else "curate")
+        _leave(f"error: {found}", found.exit_code)
 
 
-def _terminated(*_: object) -> None:
+def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _shown(error: click.ClickException) -> str:
+    """What click says about wrong words, usage included."""
+    stream = io.StringIO()
+    error.show(stream)
+    return stream.getvalue().rstrip("\n")
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    """Say a last word and end; what can no longer be written anywhere changes neither the code nor adds a traceback."""
+    if message:
+        with suppress(OSError):
+            click.echo(message, err=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _options(*chosen: str) -> Callable[[Any], Any]:

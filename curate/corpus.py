@@ -91,6 +91,7 @@ class SourceFile(msgspec.Struct, frozen=True):
 
     `path` is absolute, `content` the xxh3-128 of its bytes as 32 hex digits. `detail` is what going
     through a text file found, for the next time that it is opened unchanged; empty for other formats.
+    `ctime_ns` changes with every write and cannot be set back, as `mtime_ns` can; 0 where it was not recorded.
     """
 
     path: str
@@ -98,6 +99,7 @@ class SourceFile(msgspec.Struct, frozen=True):
     mtime_ns: int
     content: str
     detail: str = ""
+    ctime_ns: int = 0
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -192,6 +194,7 @@ class _Opened:
     content: str = ""
     detail: str = ""
     hint: int = 0
+    ctime_ns: int = 0
 
 
 def open_corpus(
@@ -213,9 +216,11 @@ def open_corpus(
         old = before.get(path)
         if old is not None and (old.size, old.mtime_ns) != (status.st_size, status.st_mtime_ns):
             old = None
-        if old is not None and verify and hash_file(path) != old.content:
+        doubtful = verify or (old is not None and old.ctime_ns not in (0, status.st_ctime_ns))
+        if old is not None and doubtful and hash_file(path) != old.content:
             old = None
         opened.append(_scan(spec, path, format, status.st_size, status.st_mtime_ns, old))
+        opened[-1].ctime_ns = status.st_ctime_ns
     columns = [file.columns for file in opened]
     names = column_names(columns)
     if not any(file.ranges for file in opened):
@@ -225,7 +230,7 @@ def open_corpus(
     labels = frozenset(name for name in (spec.id, spec.source) if name is not None)
     unified = unify(columns, plan, labels, strict=spec.on_error == "fail")
     _hash_all(opened)
-    files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail) for f in opened]
+    files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail, f.ctime_ns) for f in opened]
     bare = {file.path: msgspec.structs.replace(file, detail="") for file in files}
     hints = {file.path: file.hint for file in opened if file.hint}
     layout = Layout(spec, unified.schema, plan, bare, unified.json, hints)
@@ -490,8 +495,9 @@ def _check_unchanged(source: SourceFile) -> None:
     with reading(source.path):
         status = os.stat(source.path)
     same = status.st_size == source.size
-    if same and status.st_mtime_ns != source.mtime_ns:
-        same = _content_now(source.path, status.st_size, status.st_mtime_ns) == source.content
+    times = (status.st_mtime_ns, status.st_ctime_ns if source.ctime_ns else 0)
+    if same and times != (source.mtime_ns, source.ctime_ns):
+        same = _content_now(source.path, status.st_size, times) == source.content
     if not same:
         raise DataError(
             f"expected the file as it was when the corpus was opened, got another: {source.path} has changed "
@@ -500,7 +506,7 @@ def _check_unchanged(source: SourceFile) -> None:
 
 
 @lru_cache(maxsize=256)
-def _content_now(path: str, size: int, mtime_ns: int) -> str:
+def _content_now(path: str, size: int, times: tuple[int, int]) -> str:
     return hash_file(path)
 
 

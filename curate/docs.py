@@ -25,7 +25,7 @@ from curate.engine import in_order
 from curate.errors import InternalError
 from curate.plan import Node, part_name, stored_column
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT_HASH, WORDS
-from curate.store import Written, digest, note, point, read_table, sync, write_table
+from curate.store import Written, digest, note, point, read_table, sync, write_table, writing
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -169,7 +169,10 @@ def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table, Written]:
     plain = [f.name for f in schema if pa.types.is_floating(f.type)]
     unique = (IDENTITY, "doc", "row", task.layout.spec.id)  # a dictionary of what never repeats costs and gains nothing
     coded = [n for n in schema.names if n not in plain and n not in unique]
-    with pq.ParquetWriter(task.out, schema, compression="lz4", use_dictionary=coded, write_page_checksum=True) as writer:
+    with (
+        writing(task.out),
+        pq.ParquetWriter(task.out, schema, compression="lz4", use_dictionary=coded, write_page_checksum=True) as writer,
+    ):
         for part, twin in task.parts:
             table = part_table(task.layout, part, twin, task.nodes, schema)
             counts[part.number] = table.num_rows

@@ -20,7 +20,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, BinaryIO
 
-from curate.errors import InternalError
+from curate.errors import InternalError, OutOfMemoryError, told
 
 _LENGTH = struct.Struct("<Q")
 
@@ -103,7 +103,11 @@ class _Worker:
         return self.process.wait()
 
 
-def _described(task: Any) -> str:
+#: What to do about a task that ended two workers.
+TWICE = "no memory left, or a crash in native code: use fewer --workers or a machine with more memory; where it stays, leave the file out and report it"
+
+
+def described(task: Any) -> str:
     """What to call a task in an error."""
     return str(task.described()) if hasattr(task, "described") else f"a task of {type(task).__name__}"
 
@@ -129,7 +133,8 @@ class LocalEngine:
         """Call `function` (`module:name`) on every task; results in the order of the tasks.
 
         `done` hears of each result as it comes, in the caller's thread. The first error stops the rest and is raised.
-        A worker that dies is replaced once per task; a task that kills two workers is reported by its description.
+        A worker that dies, or runs out of memory, is replaced once per task; a task that ends two workers is reported
+        by its description.
         """
         if self.workers <= 1 or len(tasks) <= 1:
             results = []
@@ -201,18 +206,24 @@ class LocalEngine:
                 except (EOFError, OSError):
                     code = self._end(worker, patience=5.0)
                     if attempt == 2:
-                        finished.put((index, "error", InternalError(f"{_described(tasks[index])} killed its worker twice ({code}); no memory left, or a crash in native code")))
+                        finished.put((index, "error", InternalError(f"{described(tasks[index])} killed its worker twice ({code}); {TWICE}")))
                         return
-                    worker, ours = self._start(worker.number), True
-                    if stop.is_set():  # whoever set it may have looked for workers to kill before this one was there
-                        break
                 except Exception as error:
                     self._end(worker)
-                    finished.put((index, "error", InternalError(f"{_described(tasks[index])}: a message could not be sent or understood: {type(error).__name__}: {error}")))
+                    finished.put((index, "error", InternalError(f"{described(tasks[index])}: a message could not be sent or understood: {type(error).__name__}: {error}")))
                     return
                 else:
-                    self.peak_bytes = max(self.peak_bytes, peak)
-                    finished.put((index, status, value))
+                    if attempt == 2 or not isinstance(value, OutOfMemoryError):
+                        self.peak_bytes = max(self.peak_bytes, peak)
+                        finished.put((index, status, value))
+                        break
+                    self._end(worker)  # a fresh one has what this one's heap no longer gave
+                try:
+                    worker, ours = self._start(worker.number), True
+                except Exception as error:  # no process or no memory left: whoever waits for the result must hear of it
+                    finished.put((index, "error", told(error, "could not start a worker")))
+                    return
+                if stop.is_set():  # whoever set it may have looked for workers to kill before this one was there
                     break
         if stop.is_set() or ours:
             self._end(worker)

@@ -5,6 +5,7 @@ Events go to `events.jsonl` in the run folder and to the listener; nothing of th
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ from typing import Any
 
 import msgspec
 
+from curate.store import writing
+
+#: No event is longer.
+MOST_LINE_BYTES = 1 << 20
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -38,6 +43,18 @@ class Phase:
         )
 
 
+def _mend(file: Path) -> None:
+    """Cut off the half line that a killed run, or a full disk, left at the end: the next must not be glued to it."""
+    if not file.exists():
+        return
+    with writing(file), open(file, "r+b") as lines:
+        start = max(0, lines.seek(0, os.SEEK_END) - MOST_LINE_BYTES)
+        lines.seek(start)
+        tail = lines.read()
+        if not tail.endswith(b"\n"):
+            lines.truncate(start + tail.rfind(b"\n") + 1)
+
+
 class Events:
     """Where events go."""
 
@@ -50,6 +67,7 @@ class Events:
         """Append to this file from now on, what was said before included."""
         self._file = file
         early, self._early = self._early, []
+        _mend(file)
         self._append(b"".join(early))
 
     def emit(self, event: str, *, keep: bool = True, **values: Any) -> None:
@@ -73,7 +91,7 @@ class Events:
         if self._file is None:
             self._early.append(line)
             return
-        with open(self._file, "ab") as file:
+        with writing(self._file), open(self._file, "ab") as file:
             file.write(line)
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from curate.errors import DataError
+from curate.errors import DataError, OutOfMemoryError, machine_error, system_number
 from curate.filenames import Compression, compression_of
 
 Places: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -60,13 +61,17 @@ def reading(path: str, what: str = "file") -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, pa.ArrowException) as error:
+        found = machine_error(error, f"could not read {path}")
+        if found and (isinstance(found, OutOfMemoryError) or system_number(error) in (errno.EMFILE, errno.ENFILE)):
+            raise found from error
         if isinstance(error, FileNotFoundError):
             reason = "no such file (a broken link, or removed since it was listed)"
         else:
             reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+        denied = isinstance(error, OSError) and system_number(error) in (errno.EACCES, errno.EPERM)
+        remedy = "give this user the right to read it" if denied else "it may be truncated or damaged: fetch or write it again"
         raise DataError(
-            f"expected a readable {what}, got: {reason}; file {path}; it may be truncated or damaged: "
-            "fetch or write it again, or leave it out of `paths`"
+            f"expected a readable {what}, got: {reason}; file {path}; {remedy}, or leave it out of `paths`"
         ) from error
 
 

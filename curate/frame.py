@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.errors import InternalError
+from curate.errors import InternalError, uninterrupted
 
 if TYPE_CHECKING:
     import duckdb
@@ -105,7 +105,8 @@ def _watched(batches: Iterable[pa.RecordBatch], failed: list[BaseException]) -> 
 
 def connect(scratch: Path, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
     """A private in-memory DuckDB that spills into `scratch` and never reaches out for extensions."""
-    import duckdb  # workers import this module and never need it
+    with uninterrupted():
+        import duckdb  # workers import this module and never need it
 
     return duckdb.connect(
         ":memory:",

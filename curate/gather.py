@@ -18,11 +18,11 @@ import pyarrow.ipc as ipc
 
 from curate import spans
 from curate.corpus import Layout, Part
-from curate.errors import CurateError, StageError
+from curate.errors import CurateError, StageError, machine_error
 from curate.frame import DOC
 from curate.plan import Node, rewriters
 from curate.stage import TEXT
-from curate.store import Sidecars
+from curate.store import Sidecars, writing
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -71,7 +71,7 @@ def gather_part(task: GatherTask) -> Path:
     user = [name for name in names if name != TEXT]
     schema = pa.schema([pa.field(DOC, pa.int64()), *stage.gather_fields()])
     at = 0
-    with ipc.new_file(task.out, schema) as writer:
+    with writing(task.out), ipc.new_file(task.out, schema) as writer:
         for batch in spans.read_current(task.layout, task.part, task.name, task.rewriters, columns=user, text=TEXT in names, rows=task.rows):
             made = _made(task, batch.select(names))
             doc = pa.array((task.part.number << 32) + task.rows[at : at + batch.num_rows])
@@ -83,10 +83,11 @@ def gather_part(task: GatherTask) -> Path:
 def _made(task: GatherTask, batch: pa.RecordBatch) -> pa.RecordBatch:
     try:
         made = task.node.stage.gather(batch)
-    except (CurateError, MemoryError):
+    except CurateError:
         raise
     except Exception as error:
-        raise StageError(f"stage {task.node.label!r} failed in gather at {task.described()}: {type(error).__name__}: {error}") from error
+        doing = f"stage {task.node.label!r} failed in gather at {task.described()}"
+        raise machine_error(error, doing) or StageError(f"{doing}: {type(error).__name__}: {error}") from error
     if made.num_rows != batch.num_rows:
         raise StageError(f"stage {task.node.label!r}: gather was given {batch.num_rows} rows and returned {made.num_rows}")
     return made.cast(task.node.stage.gather_fields())

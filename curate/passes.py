@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from curate import documents, ngrams, spans
 from curate.corpus import BAD, Layout, Part, file_location
-from curate.errors import CurateError, InternalError, StageError
+from curate.errors import CurateError, InternalError, StageError, machine_error
 from curate.plan import VERDICT, Node, kept_by, part_name, rewriters, stored_column, wide_columns
 from curate.stage import TEXT
 from curate.store import Written, noting, read_table, write_table
@@ -268,9 +268,11 @@ class _PartRun:
     def _guarded(self, node: Node, call):  # type: ignore[no-untyped-def]
         try:
             return call()
-        except (CurateError, MemoryError):
+        except CurateError:
             raise
         except Exception as error:
+            if short := machine_error(error, f"stage {node.label!r} in part {self.part.number} ({self.part.file})"):
+                raise short from error
             where = file_location(self.task.layout, self.part, self._at)
             raise StageError(f"stage {node.label!r} failed at or after {where}: {type(error).__name__}: {error}") from error
 

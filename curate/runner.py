@@ -19,7 +19,7 @@ import pyarrow as pa
 from curate import __version__, docs, documents, finishing, ledger, records
 from curate.corpus import Corpus, Part, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
-from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted
+from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted, machine_error
 from curate.events import Events
 from curate.filenames import list_files
 from curate.lease import Lease, held
@@ -112,6 +112,8 @@ class Run:
         except Exception as error:
             if interrupted(error):
                 raise KeyboardInterrupt from error
+            if not isinstance(error, CurateError) and (short := machine_error(error, f"the run in {self.folder}")):
+                raise short from error
             raise
 
     def _execute(self) -> Outcome:
@@ -414,7 +416,8 @@ def _guarded(node: Node, verb: str, call: Callable[[], Any]) -> Any:
     """Call a verb of a stage; what it raises says which stage and verb it was."""
     try:
         return call()
-    except (CurateError, MemoryError):
+    except CurateError:
         raise
     except Exception as error:
-        raise StageError(f"stage {node.label!r} failed in {verb}: {type(error).__name__}: {error}") from error
+        doing = f"stage {node.label!r} failed in {verb}"
+        raise machine_error(error, doing) or StageError(f"{doing}: {type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,14 +40,21 @@ def listener(json_log: bool, quiet: bool) -> Iterator[Listener | None]:
 def _json_lines(event: dict[str, Any]) -> None:
     import msgspec
 
-    sys.stderr.write(msgspec.json.encode(event).decode() + "\n")
-    sys.stderr.flush()
+    _say(msgspec.json.encode(event).decode())
 
 
 def _plain(event: dict[str, Any]) -> None:
     line = _line(event)
     if line:
+        _say(line)
+
+
+def _say(line: str) -> None:
+    """Print a line of the log; a run whose log nobody takes (a closed pipe, a full disk) goes on without."""
+    try:
         click.echo(line, err=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _line(event: dict[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from curate.errors import ConfigError
+from curate.errors import ConfigError, uninterrupted
 from curate.params import did_you_mean
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def said_by(error: Exception) -> str:
 @lru_cache(maxsize=1)
 def _database() -> duckdb.DuckDBPyConnection:
     """One empty database for all the questions; a cursor each, so that they do not meet."""
-    import duckdb
+    with uninterrupted():
+        import duckdb
 
     return duckdb.connect(":memory:", config={"threads": "1"})
 
@@ -134,7 +135,8 @@ def check_expression(expression: str, columns: pa.Schema, result: Literal["DOUBL
     `result` is what the value is for: DOUBLE, a number to rank by, or BOOLEAN, a condition. Raises ConfigError that says what does
     not fit: an unknown column or function, or types that do not go together.
     """
-    import duckdb
+    with uninterrupted():
+        import duckdb
 
     named = columns_in(expression)
     known = [name for name in columns.names if not name.startswith("__")]

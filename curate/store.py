@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import DataError
+from curate.errors import CurateError, DataError, machine_error
 from curate.filescan import hash_file
 
 COMPUTED = "_computed"
@@ -100,18 +100,33 @@ def write_atomically(
 
     A lease's staging folder is not made anew: where it is gone, the lease is another's, and nothing may be published.
     """
-    if scratch.suffix != ".making":
-        scratch.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = scratch / (name or f"{os.getpid()}-{digest(str(path))}")
+    with writing(path):
+        if scratch.suffix != ".making":
+            scratch.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            sync(temporary)
+            if _NOTED.get() is not None:
+                note(temporary, final=path, rows=rows)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # what fails here hides what failed before, and scratch is emptied anyway
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of the machine's errors that it was `path` that could not be written."""
     try:
-        write(temporary)
-        sync(temporary)
-        if _NOTED.get() is not None:
-            note(temporary, final=path, rows=rows)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except CurateError:
+        raise
+    except Exception as error:
+        if found := machine_error(error, f"could not write {path}"):
+            raise found from error
         raise
 
 
@@ -168,6 +183,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
+        if found := machine_error(error, f"could not read {path}"):
+            raise found from error
         raise damaged(path, str(error)) from error
     missing = [name for name in columns or () if name not in table.schema.names]
     if missing:

@@ -11,9 +11,10 @@ import resource
 import signal
 import sys
 import traceback
+from typing import Any
 
-from curate.engine import receive, resolve, send
-from curate.errors import CurateError, StageError
+from curate.engine import described, receive, resolve, send
+from curate.errors import InternalError, StageError, told
 
 
 def main() -> None:
@@ -27,20 +28,30 @@ def main() -> None:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     while True:
+        answer: tuple[str, Any]
+        what = "a worker"
         try:
-            function, task = receive(inbound)
+            message = receive(inbound)
         except EOFError:
             return
-        try:
-            answer = ("done", resolve(function)(task))
-        except CurateError as error:
-            answer = ("error", error)
         except Exception as error:
-            answer = ("error", StageError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+            message = error
+        try:
+            if isinstance(message, Exception):
+                raise message
+            function, task = message
+            what = described(task)
+            answer = ("done", resolve(function)(task))
+        except Exception as error:
+            if os.environ.get("CURATE_TRACEBACK"):
+                traceback.print_exc()
+            answer = ("error", told(error, what, StageError))
         try:
             send(outbound, (*answer, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
         except BrokenPipeError:
             return
+        except Exception as error:  # the answer does not travel; nothing of it was sent
+            send(outbound, ("error", InternalError(f"a worker's answer could not be sent: {type(error).__name__}: {error}"), 0))
 
 
 def _die_with_parent() -> None:

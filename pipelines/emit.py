@@ -29,7 +29,7 @@ from curate.plan import Node, kept_rows, part_name, rewriters, stored_column, wi
 from curate.recipe import EmitSpec
 from curate.rowhash import of_rows, plain_type
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT, WORDS
-from curate.store import Written, digest, note, point, sync
+from curate.store import Written, digest, note, point, sync, writing
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -84,12 +84,13 @@ def publish(run: Run, wide: Wide) -> Path:
         (making / "data").mkdir()
         with run.events.phase("emit"):
             files = _write_data(run, wide, spec, making)
-        card.write(run, wide, spec, files, making)
-        for path in sorted(making.rglob("*")):
-            sync(path)
-            if path.is_file() and str(path) not in run.written:
-                note(path)
-        settle(making, folder, run.written)
+        with writing(folder):
+            card.write(run, wide, spec, files, making)
+            for path in sorted(making.rglob("*")):
+                sync(path)
+                if path.is_file() and str(path) not in run.written:
+                    note(path)
+            settle(making, folder, run.written)
     point(run.folder / "mixture", f"mixtures/{key}", run.staging)
     return folder
 
@@ -156,7 +157,7 @@ def spill(task: SpillTask) -> list[tuple[int, Path, int]]:
     pieces: list[tuple[int, Path, int]] = []
     held: list[pa.RecordBatch] = []
     held_bytes = 0
-    with pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
+    with writing(path), pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
         for part, twin in task.parts:
             for batch in _kept_batches(task, part, twin):
                 held.append(batch)
@@ -212,7 +213,7 @@ def write_shard(task: ShardTask) -> tuple[dict[str, Any], Written]:
     pa.set_cpu_count(1)
     rows = 0
     write = _parquet if task.format == "parquet" else _jsonl
-    with write(task.out, task.schema) as put:
+    with writing(task.out), write(task.out, task.schema) as put:
         for pieces in task.slices:
             table = _read_pieces(pieces, task.schema)
             order = _sorted(table)

@@ -145,7 +145,7 @@ def test_known_files_are_not_read_again_unless_verified(tmp_path: Path, name: st
     WRITERS[name](path, rows_of(5))
     spec = CorpusSpec(paths=[name])
     first = open_corpus(spec, tmp_path)
-    claimed = [type(f)(f.path, f.size, f.mtime_ns, "0" * 32, f.detail) for f in first.files]
+    claimed = [type(f)(f.path, f.size, f.mtime_ns, "0" * 32, f.detail, f.ctime_ns) for f in first.files]
     assert open_corpus(spec, tmp_path, known=claimed).files == claimed
     verified = open_corpus(spec, tmp_path, known=claimed, verify=True)
     assert verified.files == first.files
@@ -185,6 +185,22 @@ def test_a_file_of_equal_size_and_other_bytes_is_refused_and_a_touched_one_is_no
     os.utime(path, ns=(2, 2))
     with pytest.raises(DataError, match="has changed"):
         texts(corpus)
+
+
+def test_other_bytes_under_the_size_and_the_time_that_they_had_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(jsonl_bytes([{"text": "a"}]))
+    corpus = opened(tmp_path, "x.jsonl")
+    then = path.stat()
+    path.write_bytes(jsonl_bytes([{"text": "b"}]))
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    with pytest.raises(DataError, match="has changed"):
+        texts(corpus)
+    again = open_corpus(corpus.layout.spec, tmp_path, known=corpus.files)
+    assert again.files[0].content != corpus.files[0].content
+    path.write_bytes(jsonl_bytes([{"text": "a"}]))
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert texts(corpus) == ["a"]
 
 
 # -- one schema ------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_an_error_keeps_its_class_and_message_and_stops_the_rest(tmp_path: Path,
         assert engine.map("engine_tasks:work", tasks(tmp_path, "square", "square")) == [0, 1]
 
 
-def test_an_unforeseen_error_in_a_worker_brings_its_traceback(tmp_path: Path) -> None:
+def test_an_unforeseen_error_in_a_worker_says_where_it_was_raised(tmp_path: Path) -> None:
     with LocalEngine(2) as engine, pytest.raises(StageError, match=r"(?s)ZeroDivisionError.*engine_tasks\.py"):
         engine.map("engine_tasks:work", tasks(tmp_path, "square", "divide by zero"))
 
