@@ -12,8 +12,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate import joining, registry
 from curate import recipe as recipes
-from curate import registry
 from curate.catalog import OpenRun
 from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
@@ -42,21 +42,24 @@ def load_recipe(
 def run(
     recipe: Recipe | Mapping[str, Any] | str | Path, *, run: Path | str | None = None, store: Path | str | None = None,
     workers: int | None = None, overrides: Sequence[str] = (), listener: Listener | None = None, publish: bool = True,
-    verify_input: bool = False, wait: float = 0.0,
+    verify_input: bool = False, wait: float = 0.0, join: bool = False,
 ) -> Result:  # fmt: skip
     """Carry out a recipe and publish what it chose; the same call again does only what is missing.
 
     `run` is the run folder (by default runs/<recipe's name>), `overrides` are `a.b=value` words. Raises ConfigError,
     DataError, StageError or RunHeldError; nothing is half-written under a final name. `wait`: for how many seconds another
-    process may hold the folder before that is an error.
+    process may hold the folder before that is an error. `join`: share the run with all who call this with `join`.
     """
     checked = load_recipe(recipe, overrides)
     folder = Path(run) if run is not None else Path("runs") / checked.name
-    runner = Run(
-        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), publish=publish,
-        verify_input=verify_input, wait=wait,
-    )  # fmt: skip
-    return Result(runner.execute())
+
+    def make() -> Run:
+        return Run(
+            checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), publish=publish,
+            verify_input=verify_input, wait=wait,
+        )  # fmt: skip
+
+    return Result(joining.execute(make, wait) if join else make().execute())
 
 
 class Result(OpenRun):

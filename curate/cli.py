@@ -139,9 +139,14 @@ def _options(*chosen: str) -> Callable[[Any], Any]:
     is_flag=True,
     help="Read every input file and compare its hash, whatever its size and time say.",
 )
+@click.option(
+    "--join",
+    is_flag=True,
+    help="Share the run with all who start it with --join: the first leads, the others take parts of it.",
+)
 @_options("wait", "json", "quiet")
 def run(recipe: str, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...], verify_input: bool,
-        wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
+        join: bool, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
     """Carry out RECIPE and publish what it chose. The same command again does only what is missing."""
     from curate import api, show
 
@@ -155,6 +160,7 @@ def run(recipe: str, run_folder: str | None, store: str | None, workers: int | N
             listener=listen,
             verify_input=verify_input,
             wait=wait,
+            join=join,
         )
     if not quiet:
         click.echo(show.summary(result))

@@ -160,13 +160,17 @@ def _row_hashes(run: Run, docs_column: pa.ChunkedArray) -> pa.Table:
     )
 
 
+def ids_checked(run: Run) -> bool:
+    """Whether there is nothing to check, or these parts' ids were found to be unique."""
+    if run.recipe.corpus.id is None:
+        return True
+    run.unique = run.store / run.nodes[0].key / "unique" / digest(run.inputs)
+    return run.unique.exists()
+
+
 def check_ids(run: Run) -> None:
     """A named id that repeats is an error: two documents under one name would share one fate."""
-    if run.recipe.corpus.id is None:
-        return
-    run.unique = marker = run.store / run.nodes[0].key / "unique" / digest(run.inputs)
-    if marker.exists():
-        return
+    assert run.unique is not None
     schema = pa.schema([(DOC, pa.int64()), (IDENTITY, pa.string())])
     batches = (
         batch
@@ -185,7 +189,7 @@ def check_ids(run: Run) -> None:
         raise DataError(
             f"the id {value!r} (column {run.recipe.corpus.id!r}) stands {count} times: {place(run, first)} and {place(run, last)}; ids must be unique: name another column, or leave corpus.id out and the text's hash is the identity"
         )
-    write_bytes(marker, b"", run.scratch)
+    write_bytes(run.unique, b"", run.scratch)
 
 
 def place(run: Run, doc: int) -> str:

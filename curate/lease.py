@@ -3,6 +3,7 @@
     RUN/.lease/00000007.json      who holds the folder, or that it is free again; the highest number is the lease
     RUN/.lease/00000007.beat      a counter that the holder raises while it lives
     RUN/.lease/00000007.making/   what this holder has half-made; it is renamed from here to its final name
+    RUN/.lease/<name>.claims/     who does what, where many work at one run (joining.py)
 
 A lease is taken by creating the next number, which exactly one process can do. On one machine the holder is dead if
 its process is gone. Of another machine nothing but the counter is seen: it is dead when the counter has stood still
@@ -112,11 +113,11 @@ def process_start(process: int) -> int | None:
     return 0
 
 
-def this_process(joined: str = "") -> Holder:
+def this_process() -> Holder:
     """This process, under a new name that no other will have."""
     return Holder(
         host=os.environ.get("CURATE_HOST") or socket.gethostname(), machine=machine(), process=os.getpid(), started=process_start(os.getpid()) or 0,
-        since=time.time(), nonce=secrets.token_hex(8), lease_seconds=lease_seconds(), joined=joined,
+        since=time.time(), nonce=secrets.token_hex(8), lease_seconds=lease_seconds(),
     )  # fmt: skip
 
 
@@ -260,7 +261,7 @@ class Lease:
 
     def __init__(self, folder: Path, path: Path, holder: Holder, made: list[Path]) -> None:
         self.folder, self.holder = folder, holder
-        self._path, self._made = path, made
+        self.path, self._made = path, made
         #: where what is to stand in the run folder is made; a rename from here fails once the lease is another's
         self.staging = path.with_suffix(".making")
         #: what an earlier holder did, where it died with the lease
@@ -272,22 +273,23 @@ class Lease:
         self.staging.mkdir(exist_ok=True)
         if self.lost():
             shutil.rmtree(self.staging, ignore_errors=True)
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             return False
-        self._heart = Heart(self._path.with_suffix(".beat"), self.holder.lease_seconds / BEATS)
+        self._heart = Heart(self.path.with_suffix(".beat"), self.holder.lease_seconds / BEATS)
         self._sweep()
         return True
 
     def _sweep(self) -> None:
         """Take from all earlier holders what they could still publish; then remove what they left."""
-        number = int(self._path.stem)
-        others = [p for p in self._path.parent.iterdir() if not p.name.startswith(self._path.stem)]
+        number = int(self.path.stem)
+        others = [p for p in self.path.parent.iterdir() if not p.name.startswith(self.path.stem)]
         earlier = [p for p in others if not p.name.split(".")[0].isdigit() or int(p.name.split(".")[0]) < number]
+        earlier = [p for p in earlier if not (self.holder.joined and p.name == f"{self.holder.joined}.claims")]
         for path in earlier:
-            if path.is_dir() and path.suffix == ".making":
+            if path.is_dir() and path.suffix in (".making", ".claims"):
                 with contextlib.suppress(FileNotFoundError):
                     path.rename(path.with_name(f"{path.stem}.{self.holder.nonce}.gone-making"))
-        for path in self._path.parent.iterdir():
+        for path in self.path.parent.iterdir():
             if path in earlier or path.name.endswith(".gone-making"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -297,7 +299,7 @@ class Lease:
     def lost(self) -> bool:
         """Whether the lease is another's by now."""
         found = newest(self.folder)
-        holder = read_holder(found) if found == self._path and found else None
+        holder = read_holder(found) if found == self.path and found else None
         return holder is None or holder.nonce != self.holder.nonce
 
     def check(self) -> None:
@@ -318,10 +320,10 @@ class Lease:
         if self.lost():
             return
         free = msgspec.structs.replace(self.holder, free=True, outcome=outcome, error=error, exit_code=exit_code)
-        temporary = self._path.with_suffix(".free.making")
+        temporary = self.path.with_suffix(".free.making")
         try:
             _put(temporary, msgspec.json.encode(free), os.O_TRUNC)
-            os.replace(temporary, self._path)
+            os.replace(temporary, self.path)
         except OSError:  # a full disk: a process that is gone holds nothing either
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -330,24 +332,23 @@ class Lease:
         """Remove the folders that we made, where nothing but the lease is in them."""
         if not self._made or [path.name for path in self.folder.iterdir()] != [FOLDER]:
             return
-        for path in self._path.parent.glob(f"{self._path.stem}.*"):
+        for path in self.path.parent.glob(f"{self.path.stem}.*"):
             path.unlink(missing_ok=True)
-        for path in (self._path.parent, *self._made):
+        for path in (self.path.parent, *self._made):
             try:
                 path.rmdir()
             except OSError:
                 return  # someone else uses it by now
 
 
-def acquire(folder: Path, *, wait: float = 0.0, joined: str = "", admit: Callable[[Holder], bool] | None = None) -> Lease | Holder:
+def acquire(folder: Path, *, wait: float = 0.0, mine: Holder | None = None, admit: Callable[[Holder], bool] | None = None) -> Lease | Holder:
     """Take the lease of a run folder, waiting up to `wait` seconds for its holder; a RunHeldError where it stays held.
 
     A holder on another machine that has not been seen to live is watched for a whole lease, whatever `wait` says:
-    otherwise a dead one would be in the way for ever. Its next heartbeat ends that. A holder that `admit` says yes to
-    is returned in place of a lease.
+    otherwise a dead one would be in the way for ever. Its next heartbeat ends that. A living holder that `admit` says
+    yes to is returned in place of a lease.
     """
-    mine = this_process(joined)
-    mine = msgspec.structs.replace(mine, joined=mine.nonce) if joined == "new" else mine
+    mine = mine or this_process()
     deadline = time.monotonic() + wait
     watch: Watch | None = None
     watched: tuple[Path, Holder | None] | None = None
@@ -356,8 +357,8 @@ def acquire(folder: Path, *, wait: float = 0.0, joined: str = "", admit: Callabl
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         path = newest(folder)
         holder = read_holder(path) if path else None
-        dead = None
-        if path is not None and not (holder and holder.free):
+        free = path is None or (holder is not None and holder.free)
+        if path is not None and not free:
             if watch is None or watched != (path, holder):
                 watch, watched = Watch(holder, path.with_suffix(".beat")), (path, holder)
             if not watch.dead():
@@ -367,15 +368,20 @@ def acquire(folder: Path, *, wait: float = 0.0, joined: str = "", admit: Callabl
                     raise RunHeldError(_refusal(folder, holder, wait))
                 time.sleep(min(LOOK_SECONDS, watch.seconds / BEATS))
                 continue
-            dead = holder
-        number = int(path.stem) + 1 if path else 1
-        lease = Lease(folder, folder / FOLDER / f"{number:08d}.json", mine, made)
-        try:
-            if create(lease._path, msgspec.json.encode(mine)) and lease.begin():
-                lease.taken_from = dead
-                return lease
-        except FileNotFoundError:
-            continue  # a run that failed took the folder away
+        lease = take(folder, path, mine, made)
+        if lease is not None:
+            lease.taken_from = None if free else holder
+            return lease
+
+
+def take(folder: Path, after: Path | None, mine: Holder, made: list[Path]) -> Lease | None:
+    """Take the number after a lease that is free or whose holder is dead; None where another process was quicker."""
+    number = int(after.stem) + 1 if after else 1
+    lease = Lease(folder, folder / FOLDER / f"{number:08d}.json", mine, made)
+    try:
+        return lease if create(lease.path, msgspec.json.encode(mine)) and lease.begin() else None
+    except FileNotFoundError:
+        return None  # a run that failed took the folder away
 
 
 def _refusal(folder: Path, holder: Holder | None, wait: float) -> str:

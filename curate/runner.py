@@ -7,7 +7,8 @@ running again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted, machine_error
 from curate.events import Events
 from curate.filenames import list_files
-from curate.lease import Lease, held
+from curate.joining import TASKS, Crew, pass_key
+from curate.lease import Holder, Lease, held
 from curate.params import Problems
 from curate.passes import PassTask
 from curate.plan import (
@@ -89,6 +91,8 @@ class Run:
         self.wait = wait  # seconds, for another process that holds the folder
         self.scratch = self.store / "tmp" / digest(str(self.folder))[:12]
         self.lease: Lease
+        self.crew: Crew | None = None  # those who work at this run together (--join)
+        self.started = time.perf_counter()
         self.nodes: list[Node] = []
         self.warnings: list[str] = []
         self.computed: set[int] = set()
@@ -117,37 +121,84 @@ class Run:
             raise
 
     def _execute(self) -> Outcome:
-        started = time.perf_counter()
-        with (
-            held(self.folder, wait=self.wait) as self.lease, told(self.folder, self.lease, self.events), emptied(self.scratch), LocalEngine(self.workers) as self.engine,
-            noting() as self.written,
-        ):  # fmt: skip
-            if self.lease.taken_from:
-                self.events.emit("note", text=f"took over from {self.lease.taken_from.described()}, which died")
-            self.engine.warm(self._likely_tasks())
-            before = ledger.read(self.folder)
-            self.plan()
-            records.write_lock(self)
-            self.events.open(self.folder / "events.jsonl")
-            self.events.emit("started", recipe=self.recipe.name, workers=self.workers, parts=len(self.parts),
-                             bytes=sum(p.bytes for p in self.parts))  # fmt: skip
-            self._passes()
-            wide = docs.write(self)
-            published = None
-            if self.publish:
-                from curate.pipelines import emit
+        with held(self.folder, wait=self.wait) as self.lease, emptied(self.scratch):
+            return self.carry_out()
 
-                published = emit.publish(self, wide)
-            self._write_catalog()
-            ledger.write(self, wide, published, before)
-            sync(self.folder)
-            outcome = Outcome(
-                self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
-                time.perf_counter() - started,
-            )  # fmt: skip
-            self.events.emit("finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
-                             computed_parts=outcome.computed_parts, worker_peak_bytes=self.engine.peak_bytes)  # fmt: skip
+    def carry_out(self) -> Outcome:
+        """All of it, with the lease in hand."""
+        with self.leading(self.lease), LocalEngine(self.workers) as self.engine, noting() as self.written:
+            return self.work()
+
+    @contextmanager
+    def leading(self, lease: Lease) -> Iterator[None]:
+        """Work as the one who holds the run folder: it keeps the status, and says from whom it took over."""
+        self.lease = lease
+        if lease.taken_from:
+            self.events.emit("note", text=f"took over from {lease.taken_from.described()}, which died")
+        with told(self.folder, lease, self.events):
+            yield
+
+    def work(self) -> Outcome:
+        """Plan, pass over the parts, publish."""
+        self.engine.warm(self._likely_tasks())
+        self.plan()
+        records.write_lock(self)
+        self.say_started()
+        if self.crew:
+            self.crew.open(self)
+        self.passes()
+        return self.publish_all()
+
+    def say_started(self) -> None:
+        """Begin the events of this run."""
+        self.events.open(self.folder / "events.jsonl")
+        self.events.emit("started", recipe=self.recipe.name, workers=self.workers, parts=len(self.parts),
+                         bytes=sum(p.bytes for p in self.parts))  # fmt: skip
+
+    def publish_all(self) -> Outcome:
+        """Write the wide table, the publication and the records, from what the passes have stored."""
+        self.lease.check()
+        before = ledger.read(self.folder)
+        wide = docs.write(self)
+        published = None
+        if self.publish:
+            from curate.pipelines import emit
+
+            published = emit.publish(self, wide)
+        self._write_catalog()
+        ledger.write(self, wide, published, before)
+        sync(self.folder)
+        if self.crew:
+            self.events.emit("note", text=self.crew.share())
+        outcome = Outcome(
+            self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
+            time.perf_counter() - self.started,
+        )  # fmt: skip
+        self.events.emit("finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
+                         computed_parts=outcome.computed_parts, worker_peak_bytes=self.engine.peak_bytes)  # fmt: skip
         return outcome
+
+    def joined(self, holder: Holder) -> Outcome:
+        """What a member says of a run that another has published."""
+        assert self.crew is not None
+        self.events.emit("note", text=f"{self.crew.share()}; published by {holder.described()}")
+        found: dict[str, int] = {}
+        size = 0
+        for row in read_table(self.folder / "funnel.parquet").to_pylist():
+            found[row["stage"]] = found.get(row["stage"], 0) + row["documents"]
+            size += row["bytes"]
+        mixture = self.folder / "mixture"
+        return Outcome(
+            self.folder, sum(found.values()), found.get("kept", 0), size, self.crew.parts, mixture.resolve() if mixture.exists() else None,
+            self.warnings, time.perf_counter() - self.started,
+        )  # fmt: skip
+
+    def _once(self, there: Callable[[], bool], make: Callable[[], None]) -> None:
+        """Make what all members need once, if it is not there: whoever leads makes it, the others wait."""
+        while not there():
+            if self.crew is None or self.crew.leads():
+                make()
+                return
 
     # -- plan -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +298,7 @@ class Run:
 
     # -- passes ---------------------------------------------------------------------------------------------------
 
-    def _passes(self) -> None:
+    def passes(self) -> None:
         """Walk the stages; run what has gathered whenever one needs to have seen all parts."""
         pending: list[tuple[str, int]] = []
         for node in self.nodes:
@@ -301,7 +352,7 @@ class Run:
     def tasks(self) -> list[list[tuple[Part, int]]]:
         """The parts in tasks: large parts alone, small ones together."""
         pairs = list(zip(self.parts, self.twins, strict=True))
-        share = max(1, sum(p.bytes for p in self.parts) // (4 * self.workers))
+        share = max(1, sum(p.bytes for p in self.parts) // (TASKS if self.crew else 4 * self.workers))
         return list(in_order(pairs, [max(p.bytes, 50_000) for p in self.parts], min(TASK_BYTES, share)))
 
     def _run_pass(self, steps: list[tuple[str, int]]) -> list[Any]:
@@ -312,14 +363,17 @@ class Run:
         names = list(dict.fromkeys(f"fit {self.nodes[at].label}" if verb == "fit" else self.nodes[at].label for verb, at in steps))
         results = []
         with self.events.phase(" + ".join(names), total=sum(p.bytes for p in self.parts)) as phase:
-            for group in self.engine.map(
-                "curate.passes:run_pass", tasks, partial(_advance, phase, self._part_bytes())
-            ):
+            advance = partial(_advance, phase, self._part_bytes())
+            if self.crew:
+                groups = self.crew.run_pass(self.engine, pass_key(self, steps), tasks, advance)
+            else:
+                groups = self.engine.map("curate.passes:run_pass", tasks, advance)
+            for group in groups:
                 results += group
         self.computed |= {r.number for r in results if r.documents}
         self.rows = {r.number: r.rows for r in results}
         self.written |= {w.path: w for r in results for w in r.written}
-        finishing.check_ids(self)
+        self._once(lambda: finishing.ids_checked(self), lambda: finishing.check_ids(self))
         return results
 
     def _part_bytes(self) -> dict[int, int]:
@@ -338,31 +392,34 @@ class Run:
         self.fitted[node.position] = [node.partials / f"{name}.parquet" for name in fitted]
         guides = digest(self.targets.key if getattr(node.stage, "uses_targets", False) else "")
         state = self.store / node.key / "state" / f"{digest(fitted, guides)}.parquet"
-        if not state.exists():
-            with self.events.phase(f"merge {node.label}"):
-                merged: pa.Table | None = None
-                for name in fitted:
-                    table = read_table(node.partials / f"{name}.parquet")
-                    merged = table if merged is None else _merged(node, merged, table)
-                if merged is None:
-                    raise DataError("the corpus has no parts to fit on")
-                counted = merged
-                closed = _guarded(node, "close", lambda: node.stage.close(counted, self.targets.guides()))
-                write_table(state, closed, self.scratch)
-            self._say_notes(node)
+        self._once(state.exists, lambda: self._merge(node, fitted, state))
         node.state = state
-        if getattr(node.stage, "frozen", False):
+        if getattr(node.stage, "frozen", False) and (self.crew is None or self.crew.lease):
             write_bytes(
                 self.folder / "frozen" / f"{node.label}.json",
                 msgspec.json.encode([node.key, state.name, guides]),
                 self.staging,
             )
 
+    def _merge(self, node: Node, fitted: list[str], state: Path) -> None:
+        """Make a state of the partials it is named after."""
+        with self.events.phase(f"merge {node.label}"):
+            merged: pa.Table | None = None
+            for name in fitted:
+                table = read_table(self.store / node.key / "fit" / f"{name}.parquet")
+                merged = table if merged is None else _merged(node, merged, table)
+            if merged is None:
+                raise DataError("the corpus has no parts to fit on")
+            counted = merged
+            closed = _guarded(node, "close", lambda: node.stage.close(counted, self.targets.guides()))
+            write_table(state, closed, self.scratch)
+        self._say_notes(node)
+
     def _close(self, node: Node) -> None:
         """The state of a stage that learns from the targets alone: no pass, no barrier."""
-        node.state = self.store / node.key / "state" / f"{digest(self.targets.key)}.parquet"
-        if not node.state.exists():
-            write_table(node.state, _guarded(node, "close", lambda: node.stage.close(None, self.targets.guides())), self.scratch)
+        node.state = state = self.store / node.key / "state" / f"{digest(self.targets.key)}.parquet"
+        if not state.exists():
+            write_table(state, _guarded(node, "close", lambda: node.stage.close(None, self.targets.guides())), self.scratch)
 
     def _frozen(self, node: Node) -> Path | None:
         """The state that an earlier run of this folder froze, where its settings and targets are still the same."""
@@ -387,8 +444,10 @@ class Run:
             self.inputs, [p.number for p in self.parts], self._verdict_keys(node), node.spec.params
         )
         node.finished = self.store / node.key / "finish" / inputs
-        if all((node.finished / f"{name}.parquet").exists() for name in self.names):
-            return
+        folder = node.finished
+        self._once(lambda: all((folder / f"{name}.parquet").exists() for name in reversed(self.names)), lambda: self._make_finish(node))
+
+    def _make_finish(self, node: Node) -> None:
         with self.events.phase(f"finish {node.label}"):
             _guarded(node, "finish", lambda: finishing.finish(self, node))
         self._say_notes(node)
