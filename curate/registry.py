@@ -26,6 +26,7 @@ BUILT_IN = (
     "curate.pipelines.length",
     "curate.pipelines.dedup_exact",
     "curate.pipelines.minhash",
+    "curate.pipelines.pii",
     "curate.pipelines.repeated_lines",
     "curate.pipelines.select",
 )
