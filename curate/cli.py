@@ -387,6 +387,33 @@ def split(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN")
+@click.option(
+    "--ids", required=True, metavar="FILE", help="The documents' ids: one a line, or a column of parquet, csv, tsv or jsonl."
+)
+@click.option("--column", metavar="COL", help="The column of FILE that holds the ids.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; write nothing.")
+@click.option("--allow-missing", is_flag=True, help="Keep ids that no document has out for the future, instead of failing.")
+@click.option("--near", metavar="FILE", help="Write the near-duplicates to this Parquet file.")
+@click.option("--json", "as_json", is_flag=True, help="What was done as one JSON object.")
+@_options("workers", "wait", "json", "quiet")
+def takedown(run_folder: str, ids: str, column: str | None, dry_run: bool, allow_missing: bool, near: str | None, as_json: bool,
+             workers: int | None, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
+    """Take documents, and all that equal them, out of RUN for good: publish without them, remove what held them."""
+    from curate import removal, show
+    from curate.catalog import OpenRun
+
+    listed = removal.read_ids(Path(ids), column, OpenRun(run_folder).lock()["corpus"]["id"])
+    with show.listener(json_log, quiet) as listen:
+        done = removal.take_down(
+            run_folder, listed, dry_run=dry_run, allow_missing=allow_missing, workers=workers, wait=wait, listener=listen
+        )
+    if near is not None and done.near is not None:
+        show.write_table(done.near, "parquet", near)
+    click.echo(show.taken_json(done) if as_json else show.taken(done, run_folder))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
 @click.argument("query")
 @click.option(
     "--format",

@@ -73,7 +73,8 @@ class CorpusSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `paths` are files, folders and globs, relative to the recipe's folder; `text` a column, a template, or
     the name of instruction data; `format` None means: by each file's name; `part_bytes` is about how many
-    uncompressed bytes of all columns a part holds.
+    uncompressed bytes of all columns a part holds. `licenses` are the only values of the column `license` whose
+    documents are used (None: of documents without one); without the list they are only counted.
     """
 
     paths: list[str]
@@ -81,9 +82,17 @@ class CorpusSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     view: View = "all"
     id: str | None = None
     source: str | None = None
+    license: str | None = None
+    licenses: list[str | None] | None = None
     on_error: OnError = "fail"
     format: Format | None = None
     part_bytes: int = 64_000_000
+
+    def __post_init__(self) -> None:
+        if self.licenses is not None and self.license is None:
+            raise ConfigError("licenses is a list of what may stand in a column: name the column with license: COLUMN")
+        if self.licenses is not None and not self.licenses:
+            raise ConfigError("expected licenses to name at least one value (null: documents without a license), got an empty list; nothing could pass")
 
 
 class SourceFile(msgspec.Struct, frozen=True):
@@ -227,7 +236,7 @@ def open_corpus(
         raise DataError(f"expected at least one row, got none in {_shown(listed)}; check `paths`")
     plan = plan_text(spec.text, spec.view, names, turn_columns(columns))
     _check_columns(spec, names, plan, opened)
-    labels = frozenset(name for name in (spec.id, spec.source) if name is not None)
+    labels = frozenset(name for name in (spec.id, spec.source, spec.license) if name is not None)
     unified = unify(columns, plan, labels, strict=spec.on_error == "fail")
     _hash_all(opened)
     files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail, f.ctime_ns) for f in opened]
@@ -298,7 +307,7 @@ def _go_through(path: str, format: Format, part_bytes: int, strict: bool) -> _De
 def _check_columns(spec: CorpusSpec, names: Sequence[str], plan: TextPlan, opened: Sequence[_Opened]) -> None:
     missing = [
         f"expected a column {name!r} for corpus.{key}, and found none; {did_you_mean(name, names)}"
-        for key, name in (("id", spec.id), ("source", spec.source))
+        for key, name in (("id", spec.id), ("source", spec.source), ("license", spec.license))
         if name is not None and name not in names
     ]
     missing += [

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from curate import records, spans
 from curate.corpus import Layout, Part, read_part
-from curate.documents import QUARANTINED
+from curate.documents import QUARANTINED, TAKEDOWN
 from curate.engine import in_order
 from curate.errors import InternalError
 from curate.plan import Node, part_name, stored_column
@@ -225,7 +225,17 @@ def part_table(layout: Layout, part: Part, twin: int, nodes: Sequence[Node], sch
         if own.num_rows != rows:
             raise InternalError(f"{part.file}: part {part.number} had {rows} rows in the first pass and has {own.num_rows} now")
         columns |= {n: own[n] for n in user}
+        _take_down(layout, columns, user, drop_stage == TAKEDOWN)
     return pa.table([columns[n] for n in schema.names], schema)
+
+
+def _take_down(layout: Layout, columns: dict[str, Any], user: list[str], gone: np.ndarray) -> None:
+    """Blank the user's columns of documents that were taken down, but for what tells which they are and counts them."""
+    if not gone.any():
+        return
+    kept = (layout.spec.id, layout.spec.source, layout.spec.license)
+    index = pa.array(np.arange(len(gone)), mask=gone)
+    columns |= {n: columns[n].take(index) for n in user if n not in kept}
 
 
 def _stored(node: Node, name: str) -> dict[str, pa.ChunkedArray]:

@@ -1,4 +1,4 @@
-"""The two passes that every run begins with: what each document is, and whether a target's test holds it too."""
+"""The passes that every run begins with: what each document is, whether it was taken down, and whether a test holds it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from curate.stage import BYTES, IDENTITY, KEY, TEXT, TEXT_HASH, WORDS, Context
 QUARANTINED = "curate_quarantined"
 QUARANTINE = "quarantine"  # the label of this stage, and what the funnel calls its drops
 OVERLAP = "overlap"
+TAKEDOWN = "takedown"
 
 
 class DocumentsParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +121,54 @@ def _buffers(text: pa.Array) -> tuple[list[int], memoryview]:
     return np.frombuffer(offsets, kind)[text.offset : text.offset + len(text) + 1].tolist(), memoryview(
         data or b""
     )
+
+
+class TakedownParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hash of the list of what was taken down, so that a longer list is another key."""
+
+    listed: str
+
+
+@register(TAKEDOWN)
+class Takedown:
+    """Drops documents that `curate takedown` named, and every document whose text equals one of theirs.
+
+    The state, written by the runner, has a row per named document: `identity`, `hash` of its text where that was known, and
+    whether it was `named` or equals one that was. By both: a text that comes back under another name is dropped, and so is a changed text under the old name.
+    """
+
+    version = 1
+    internal = True
+    Params = TakedownParams
+    unlisted = unpublished = ("why",)  # it says what the verdict's reason says
+
+    def __init__(self, params: TakedownParams, context: Context) -> None:
+        pass
+
+    def reads(self) -> list[str]:
+        return [IDENTITY, TEXT_HASH]
+
+    def fields(self) -> pa.Schema:
+        return pa.schema([("why", pa.string())])
+
+    def apply(self, state: pa.Table, batch: pa.RecordBatch) -> pa.RecordBatch:
+        named, equal = taken(state, batch.column(0), batch.column(1))
+        why = pc.if_else(named, "taken down", pc.if_else(equal, "equals a text taken down", pa.scalar(None, pa.string())))
+        return pa.record_batch([why], names=["why"])
+
+    def judge_reads(self) -> list[str]:
+        return [f"{TAKEDOWN}_why"]
+
+    def judge(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+        return pc.is_null(batch.column(0)), batch.column(0)
+
+
+def taken(listed: pa.Table, identity: pa.Array, hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Which documents a list of takedowns names, and which are in it for their text (bool each, never null)."""
+    texts, is_named = listed["hash"].combine_chunks().drop_null(), listed["named"]
+    named = pc.is_in(identity, listed["identity"].filter(is_named).combine_chunks())
+    others = pc.is_in(identity, listed["identity"].filter(pc.invert(is_named)).combine_chunks())
+    return named, pc.or_(others, pc.and_(pc.is_valid(hashes), pc.is_in(hashes, texts)))
 
 
 class OverlapParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

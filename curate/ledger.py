@@ -23,6 +23,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate import takedown
 from curate.filescan import hash_file
 from curate.store import Written, damaged, read_table, write_table
 
@@ -175,6 +176,8 @@ def _all_referred(run: Run, wide: Wide, published: Path | None) -> Iterator[tupl
     if published is not None:
         yield from ((path, "mixture") for path in _files(published))
     yield from ((run.folder / name, "record") for name in RECORDS)
+    if run.listed is not None:
+        yield run.folder / takedown.NAME, "record"
 
 
 def _of_parts(node: Any) -> Iterator[tuple[Path, Kind]]:

@@ -19,7 +19,7 @@ from curate.stage import Target
 
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 #: What the funnel calls what became of documents without a stage of the recipe's.
-RESERVED = ("kept", "read", "quarantine", "overlap")
+RESERVED = ("kept", "read", "quarantine", "takedown", "license", "overlap")
 _SECTIONS = ("corpus", "targets", "seed", "stages", "emit", "compare", "name")
 
 

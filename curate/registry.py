@@ -21,6 +21,7 @@ STAGES: dict[str, type] = {}
 #: The modules that register stages: imported when a stage is first looked up, never by the core.
 BUILT_IN = (
     "curate.documents",
+    "curate.licenses",
     "curate.scorers.dsir",
     "curate.scorers.zipfit",
     "curate.pipelines.length",
@@ -47,7 +48,7 @@ def register(name: str) -> Callable[[T], T]:
 
 
 def known() -> dict[str, type]:
-    """The built-in stages that a recipe may name; the two that every run begins with are not among them."""
+    """The built-in stages that a recipe may name; those that every run begins with are not among them."""
     _import_built_in()
     return {name: cls for name, cls in sorted(STAGES.items()) if not getattr(cls, "internal", False)}
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from curate import __version__, docs, documents, finishing, ledger, records
+from curate import __version__, docs, documents, finishing, ledger, licenses, records, takedown
 from curate.corpus import Corpus, Part, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted, machine_error
@@ -79,7 +79,7 @@ class Run:
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, store: Path | None = None, workers: int | None = None, events: Events | None = None,
-        publish: bool = True, verify_input: bool = False, wait: float = 0.0,
+        publish: bool = True, verify_input: bool = False, wait: float = 0.0, taking: takedown.Listed | None = None,
     ) -> None:  # fmt: skip
         self.recipe = recipe
         self.folder = folder.resolve()
@@ -89,6 +89,8 @@ class Run:
         self.publish = publish
         self.verify_input = verify_input
         self.wait = wait  # seconds, for another process that holds the folder
+        self.taking = taking  # what is to be taken down from this run on
+        self.listed: takedown.Listed | None = None  # all that was, this run's included
         self.scratch = self.store / "tmp" / digest(str(self.folder))[:12]
         self.lease: Lease
         self.crew: Crew | None = None  # those who work at this run together (--join)
@@ -141,6 +143,8 @@ class Run:
     def work(self) -> Outcome:
         """Plan, pass over the parts, publish."""
         self.engine.warm(self._likely_tasks())
+        if self.taking is not None:
+            takedown.record(self.folder, self.taking, self.staging)
         self.plan()
         records.write_lock(self)
         self.say_started()
@@ -165,6 +169,7 @@ class Run:
             from curate.pipelines import emit
 
             published = emit.publish(self, wide)
+            takedown.sweep(self, published)
         self._write_catalog()
         ledger.write(self, wide, published, before)
         sync(self.folder)
@@ -208,6 +213,7 @@ class Run:
         All problems of the recipe are raised together, those of the corpus and of each stage with them.
         """
         recipe = self.recipe
+        self.listed = takedown.read(self.folder)
         problems = Problems(recipe.problems.found)
         try:
             self.corpus: Corpus = settled(
@@ -258,14 +264,25 @@ class Run:
             quarantine=aside, checked=strings if aside else [],
         )  # fmt: skip
         self._add_node(StageSpec("documents", documents.QUARANTINE, base, "corpus"), named=False)
-        if self.targets.splits:
-            overlap = documents.OverlapParams(targets=self.targets.key)
-            self._add_node(StageSpec(documents.OVERLAP, documents.OVERLAP, overlap, "targets"))
-        for spec in recipe.stages:
+        for spec in [*self._given_stages(), *recipe.stages]:
             try:
                 self._add_node(spec)
             except ConfigError as error:
                 problems.add(spec.where, str(error))
+
+    def _given_stages(self) -> list[StageSpec]:
+        """The stages that no recipe names: what the corpus, the targets and takedowns ask for."""
+        corpus = self.recipe.corpus
+        found: list[StageSpec] = []
+        if self.listed is not None:
+            found.append(StageSpec(documents.TAKEDOWN, documents.TAKEDOWN, documents.TakedownParams(listed=self.listed.key), "takedown"))
+        if corpus.license is not None and corpus.licenses is not None:
+            allowed = licenses.LicenseParams(column=corpus.license, allowed=corpus.licenses)
+            found.append(StageSpec(licenses.LICENSE, licenses.LICENSE, allowed, "corpus.license"))
+        if self.targets.splits:
+            overlap = documents.OverlapParams(targets=self.targets.key)
+            found.append(StageSpec(documents.OVERLAP, documents.OVERLAP, overlap, "targets"))
+        return found
 
     def _add_node(self, spec: StageSpec, *, named: bool = True) -> None:
         user = self.corpus.layout.schema
@@ -308,10 +325,8 @@ class Run:
                 pending = []
             elif hasattr(node.stage, "close") and not hasattr(node.stage, "fit_part"):
                 self._close(node)
-            elif node.label == documents.OVERLAP:
-                node.state = self.store / node.key / "state" / "targets.parquet"
-                if not node.state.exists():
-                    write_table(node.state, self.targets.documents, self.scratch)
+            elif node.label in (documents.OVERLAP, documents.TAKEDOWN):
+                self._give(node)
             if "apply" in node.verbs:
                 node.measures = self.store / node.key / (node.state.stem if node.state else "measures")
                 pending.append(("apply", node.position))
@@ -420,6 +435,16 @@ class Run:
         node.state = state = self.store / node.key / "state" / f"{digest(self.targets.key)}.parquet"
         if not state.exists():
             write_table(state, _guarded(node, "close", lambda: node.stage.close(None, self.targets.guides())), self.scratch)
+
+    def _give(self, node: Node) -> None:
+        """The state of a stage whose state is given: documents of the targets, or what was taken down."""
+        name, table = "targets", self.targets.documents
+        if node.label == documents.TAKEDOWN:
+            assert self.listed is not None
+            name, table = "listed", self.listed.table
+        node.state = self.store / node.key / "state" / f"{name}.parquet"
+        if not node.state.exists():
+            write_table(node.state, table, self.scratch)
 
     def _frozen(self, node: Node) -> Path | None:
         """The state that an earlier run of this folder froze, where its settings and targets are still the same."""

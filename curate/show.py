@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from curate.catalog import OpenRun
     from curate.funnel import Example
     from curate.pipelines.compare import Comparison
+    from curate.removal import Taken
 
+NEAR_SHOWN = 20  # near-duplicates that a takedown prints
 HEAD = 600  # characters of a document's text that `explain` shows
 
 
@@ -165,6 +167,53 @@ def comparison(found: Comparison) -> str:
         ]  # fmt: skip
     lines.append(f"choosing took {found.selection_seconds:.1f} s, judging {found.judge_seconds:.1f} s")
     return "\n".join(lines)
+
+
+def taken(done: Taken, folder: str) -> str:
+    """What a takedown did, or would do."""
+    would = "would be " if done.dry_run else ""
+    equal = done.documents.num_rows - sum(done.documents["named"].to_pylist())
+    lines = [f"{done.documents.num_rows:,} documents of the pool {'would be' if done.dry_run else 'are'} taken down: "
+             f"{done.documents.num_rows - equal:,} named, {equal:,} more whose text equals one of theirs"]  # fmt: skip
+    if done.missing:
+        lines.append(f"{len(done.missing):,} ids are of no document known here; documents with these ids {'would be' if done.dry_run else 'are'} kept out from now on")
+    for name, count in done.publications.items():
+        lines.append(f"publication {name}: {count:,} of them; {would}removed")
+    if not done.publications:
+        lines.append("no publication held any of them")
+    for item in done.fitted:
+        what = "it stays as it is, for the stage is frozen: remove frozen/" + item.label + ".json and run again to fit without them" if item.frozen else f"{would}fitted again without them"
+        lines.append(f"{item.label}: the state {item.state[:8]} was fitted on {item.documents:,} of them ({', '.join(item.files)}); {what}")
+    for place, count in done.targets.items():
+        lines.append(f"{count:,} of their texts stand in the {place} too, in a file of yours: remove them there")
+    assert done.near is not None
+    lines.append(f"{done.near.num_rows:,} documents are near-duplicates of them (Jaccard index of word 5-grams of 0.8 or more); they stay, unless you take them down too")
+    if done.near.num_rows:
+        rows = [[_cell(v) for v in row.values()] for row in done.near.slice(0, NEAR_SHOWN).to_pylist()]
+        lines.append(table(done.near.schema.names, rows, right=(1,)))
+        if done.near.num_rows > NEAR_SHOWN:
+            lines.append(f"... and {done.near.num_rows - NEAR_SHOWN:,} more: --near FILE writes all")
+    if done.unread:
+        lines.append(f"{done.unread:,} texts are no longer in the pool; near-duplicates of these could not be looked for")
+    if not done.dry_run:
+        lines.append("no publication and no table of the run holds any of them now; every later run of the folder leaves them out")
+        if done.published:
+            lines.append(f"published: {folder}/mixture -> {done.published.name}")
+    return "\n".join(lines)
+
+
+def taken_json(done: Taken) -> str:
+    """The same, as one JSON object."""
+    import orjson
+
+    documents = [{**row, "hash": row["hash"].hex() if row["hash"] else None} for row in done.documents.to_pylist()]
+    return orjson.dumps(
+        {"dry_run": done.dry_run, "missing": done.missing, "documents": documents, "publications": done.publications,
+         "fitted": [{"label": f.label, "state": f.state, "documents": f.documents, "files": f.files, "frozen": f.frozen} for f in done.fitted],
+         "targets": done.targets, "near": done.near.to_pylist() if done.near is not None else [], "unread": done.unread,
+         "published": done.published.name if done.published else None},
+        option=orjson.OPT_INDENT_2,
+    ).decode()  # fmt: skip
 
 
 def estimate(found: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from curate import documents
 from curate.corpus import TEXT, load_table
 from curate.errors import ConfigError, DataError
 from curate.filenames import list_files
-from curate.plan import stored_column
+from curate.plan import kept_rows, stored_column
 from curate.store import digest
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def warn_of_overlaps(run: Run) -> None:
         return
     counts: dict[str, int] = {}
     for name in run.names:
-        for value in stored_column(node, name, "place").drop_null().to_pylist():
+        shown = pa.array(kept_rows(run.nodes[: node.position], name))
+        for value in stored_column(node, name, "place").filter(shown).drop_null().to_pylist():
             counts[value] = counts.get(value, 0) + 1
     for place, count in sorted(counts.items()):
         if place.startswith("guide "):
