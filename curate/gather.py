@@ -1,7 +1,8 @@
 """What a `finish` needs of the texts that it names: read again, part by part, in the workers.
 
-A stage with `gather_reads`, `gather_fields` and `gather(batch)` may ask its frame for documents; what `gather` makes
-of them goes through files of the scratch folder, so that neither texts nor answers are held all at once.
+A stage with `gather_reads`, `gather_fields` and `gather(batch)`, or `gather(state, batch)` where it has a state, may ask
+its frame for documents; what `gather` makes of them goes through files of the scratch folder, so that neither texts nor
+answers are held all at once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from curate.errors import CurateError, StageError, machine_error
 from curate.frame import DOC
 from curate.plan import Node, rewriters
 from curate.stage import TEXT
-from curate.store import Sidecars, writing
+from curate.store import Sidecars, read_table, writing
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -67,22 +68,23 @@ def gathered(run: Run, node: Node, docs: npt.NDArray[np.int64]) -> Iterator[pa.R
 def gather_part(task: GatherTask) -> Path:
     """Read the rows, call the stage, write what it makes of them; returns the file."""
     stage = task.node.stage
+    state = read_table(task.node.state) if task.node.state else None
     names = list(stage.gather_reads())
     user = [name for name in names if name != TEXT]
     schema = pa.schema([pa.field(DOC, pa.int64()), *stage.gather_fields()])
     at = 0
     with writing(task.out), ipc.new_file(task.out, schema) as writer:
         for batch in spans.read_current(task.layout, task.part, task.name, task.rewriters, columns=user, text=TEXT in names, rows=task.rows):
-            made = _made(task, batch.select(names))
+            made = _made(task, state, batch.select(names))
             doc = pa.array((task.part.number << 32) + task.rows[at : at + batch.num_rows])
             writer.write_batch(pa.RecordBatch.from_arrays([doc, *made.columns], schema=schema))
             at += batch.num_rows
     return task.out
 
 
-def _made(task: GatherTask, batch: pa.RecordBatch) -> pa.RecordBatch:
+def _made(task: GatherTask, state: pa.Table | None, batch: pa.RecordBatch) -> pa.RecordBatch:
     try:
-        made = task.node.stage.gather(batch)
+        made = task.node.stage.gather(batch) if state is None else task.node.stage.gather(state, batch)
     except CurateError:
         raise
     except Exception as error:

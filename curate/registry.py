@@ -24,6 +24,7 @@ BUILT_IN = (
     "curate.licenses",
     "curate.scorers.dsir",
     "curate.scorers.zipfit",
+    "curate.scorers.zipfit_fast",
     "curate.pipelines.length",
     "curate.pipelines.dedup_exact",
     "curate.pipelines.minhash",

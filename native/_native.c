@@ -16,6 +16,7 @@
 #include "text.h"
 #include "textstats.h"
 #include "zipfit.h"
+#include "zipfit_fast.h"
 
 /* ---------------------------------------------------------------- the Arrow edge */
 
@@ -823,9 +824,133 @@ done:
     return result;
 }
 
+static PyObject *py_zipfit_profile(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *own_source, *counts_source, *result = NULL;
+    int level;
+    held_text held = {0};
+    const curate_text none = {.length = 0};
+    held_arrays arrays = {.n = 0};
+    zipfit_scratch scratch = {0};
+    void *block = NULL;
+    if (!PyArg_ParseTuple(args, "OiiOO", &source, &level, &scratch.simd, &own_source, &counts_source)) return NULL;
+    scratch.simd &= simd_features();
+    if (level < 1 || level > 9) {
+        PyErr_Format(PyExc_ValueError, "expected a level from 1 to 9, got %d", level);
+        return NULL;
+    }
+    if (text_hold(source, &held) < 0) goto done;
+    Py_buffer *own = array_hold(&arrays, own_source, 1, 8, held.text.length, "own");
+    if (!own) goto done;
+    Py_buffer *counts = array_hold(&arrays, counts_source, 1, 4, held.text.length * ZIPFIT_SYMBOLS, "counts");
+    if (!counts) goto done;
+    block = zipfit_scratch_hold(&held.text, &none, &scratch);
+    if (!block) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    zipfit_profile(&held.text, level, &scratch, own->buf, counts->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_RawFree(block);
+    arrays_drop(&arrays);
+    text_drop(&held);
+    return result;
+}
+
+static int zipfit_grams_hold(held_arrays *arrays, PyObject *source, zipfit_grams *grams) {
+    Py_buffer *view = array_hold(arrays, source, 1, (int64_t)sizeof(zipfit_bucket), 1, "grams");
+    if (!view) return -1;
+    int64_t n = view->len / (Py_ssize_t)sizeof(zipfit_bucket);
+    if ((n & (n - 1)) || n > (INT64_C(1) << 32)) {
+        PyErr_Format(PyExc_ValueError, "expected a power of two of buckets in 'grams', at most 2^32, got %lld", (long long)n);
+        return -1;
+    }
+    *grams = (zipfit_grams){view->buf, (uint32_t)(n - 1)};
+    return 0;
+}
+
+static PyObject *py_zipfit_grams_enter(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *group_source, *grams_source, *result = NULL;
+    int size, fits = 0;
+    zipfit_grams grams;
+    held_text held = {0};
+    held_arrays arrays = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OOiO", &source, &group_source, &size, &grams_source)) return NULL;
+    if (size != 4 && size != 8) {
+        PyErr_Format(PyExc_ValueError, "expected grams of 4 or 8 bytes, got %d", size);
+        return NULL;
+    }
+    if (text_hold(source, &held) < 0 || !targets_are_whole(&held.text)) goto done;
+    Py_buffer *group = array_hold(&arrays, group_source, 0, 1, held.text.length, "group");
+    if (!group || zipfit_grams_hold(&arrays, grams_source, &grams) < 0) goto done;
+    for (int64_t j = 0; j < held.text.length; j++) {
+        if (((const uint8_t *)group->buf)[j] < ZIPFIT_GROUPS) continue;
+        PyErr_Format(PyExc_ValueError, "expected groups below %d, got another at row %lld", ZIPFIT_GROUPS, (long long)j);
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    fits = zipfit_grams_enter(&held.text, group->buf, size, &grams);
+    Py_END_ALLOW_THREADS
+    result = PyBool_FromLong(fits);
+done:
+    arrays_drop(&arrays);
+    text_drop(&held);
+    return result;
+}
+
+static PyObject *py_zipfit_grams_count(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *four_source, *eight_source, *sums_source, *result = NULL;
+    unsigned int met;
+    zipfit_grams four, eight;
+    held_text held = {0};
+    held_arrays arrays = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OOOIO", &source, &four_source, &eight_source, &met, &sums_source)) return NULL;
+    if (text_hold(source, &held) < 0) goto done;
+    if (zipfit_grams_hold(&arrays, four_source, &four) < 0 || zipfit_grams_hold(&arrays, eight_source, &eight) < 0) goto done;
+    Py_buffer *sums = array_hold(&arrays, sums_source, 1, 8, held.text.length * 2 * ZIPFIT_GROUPS, "sums");
+    if (!sums) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    zipfit_grams_count(&held.text, &four, &eight, met, sums->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&arrays);
+    text_drop(&held);
+    return result;
+}
+
+static PyObject *py_zipfit_shared(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *counts_source, *gains_source, *mean_source, *out_source, *result = NULL;
+    held_arrays arrays = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OOOO", &counts_source, &gains_source, &mean_source, &out_source)) return NULL;
+    Py_buffer *out = array_hold(&arrays, out_source, 1, 8, 0, "out");
+    if (!out) goto done;
+    int64_t n = out->len / 8;
+    Py_buffer *counts = array_hold(&arrays, counts_source, 0, 4, n * ZIPFIT_SYMBOLS, "counts");
+    if (!counts) goto done;
+    Py_buffer *gains = array_hold(&arrays, gains_source, 0, 8, ZIPFIT_SYMBOLS * ZIPFIT_TABULATED, "gains");
+    if (!gains) goto done;
+    Py_buffer *mean = array_hold(&arrays, mean_source, 0, 8, ZIPFIT_SYMBOLS, "mean");
+    if (!mean) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    zipfit_shared(counts->buf, n, gains->buf, mean->buf, out->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&arrays);
+    return result;
+}
+
 static PyMethodDef zipfit_methods[] = {
     {"zipfit_measure", py_zipfit_measure, METH_VARARGS,
      "zipfit_measure(text, targets, level, simd, own, joined): bytes of raw DEFLATE of each row, and of it with each target."},
+    {"zipfit_profile", py_zipfit_profile, METH_VARARGS,
+     "zipfit_profile(text, level, simd, own, counts): bytes of raw DEFLATE of each row, and its symbols."},
+    {"zipfit_grams_enter", py_zipfit_grams_enter, METH_VARARGS,
+     "zipfit_grams_enter(targets, group, size, grams): enter grams; False where the table is too small."},
+    {"zipfit_grams_count", py_zipfit_grams_count, METH_VARARGS,
+     "zipfit_grams_count(text, four, eight, met, sums): per row, size and group, the targets that have its grams."},
+    {"zipfit_shared", py_zipfit_shared, METH_VARARGS,
+     "zipfit_shared(counts, gains, mean, out): per row, the gain of its symbols."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,6 @@
 #include "zipfit.h"
 
+#include "zipfit_fast.h"
 #include "zipfit_target.h"
 
 static const effort efforts[10] = {
@@ -7,8 +8,15 @@ static const effort efforts[10] = {
     {8, 16, 32, 32},   {8, 16, 128, 128},  {8, 32, 128, 256},  {32, 128, 258, 1024}, {32, 258, 258, 4096},
 };
 
+/* Add a block's symbols to those of its document. */
+static void add_symbols(uint32_t *to, const zipfit_counts *counts) {
+    for (int i = 0; i < ZIPFIT_DISTANCE_AT; i++) to[i] += counts->literal[i];
+    for (int i = 0; i < ZIPFIT_SYMBOLS - ZIPFIT_DISTANCE_AT; i++) to[ZIPFIT_DISTANCE_AT + i] += counts->distance[i];
+}
+
 void zipfit_end_block(const view *v, state *z) {
     zipfit_block *block = &z->out;
+    if (v->symbols) add_symbols(v->symbols, &block->counts);
     block->stored = stored_bytes(z);
     zipfit_blocks(&block, 1, v->s->simd, v->s->blocks);
     z->block = z->at;
@@ -177,15 +185,15 @@ static void forget(const zipfit_scratch *s, int32_t length) {
 }
 
 static void measure_one(const uint8_t *document, int32_t length, const curate_text *targets, int level,
-                        const zipfit_scratch *s, queue *q, int64_t *own, int64_t *joined) {
+                        const zipfit_scratch *s, queue *q, int64_t *own, int64_t *joined, uint32_t *symbols) {
     state parting = {.length = SHORTEST - 1, .out.counts.literal[ZIPFIT_END] = 1};
     int is_fast = level <= 3;
-    view v = {s, efforts[level], length, NOWHERE, NULL};
+    view v = {s, efforts[level], length, NOWHERE, NULL, symbols};
     memcpy(s->bytes, document, (size_t)length);
     if (is_fast) parse_fast(&v, &parting, 1);
     else {
         link_places(s, 0, length);
-        zipfit_document(s, length);
+        if (targets->length) zipfit_document(s, length);
         parse_slow(&v, &parting, 1);
     }
     for (int64_t i = -1; i < targets->length; i++) {
@@ -196,6 +204,7 @@ static void measure_one(const uint8_t *document, int32_t length, const curate_te
         v.total = length + size;
         q->states[q->n] = parting;
         join(&v, &q->states[q->n], is_fast, length, size, j < 0 ? NULL : s->targets + j);
+        if (symbols) add_symbols(symbols, &q->states[q->n].out.counts);
         q->out[q->n++] = j < 0 ? own : joined + j;
         if (q->n == ZIPFIT_LANES) finish(s, q);
     }
@@ -215,7 +224,22 @@ void zipfit_measure(const curate_text *text, const curate_text *targets, int lev
         }
         int32_t length;
         const uint8_t *document = row_of(text, row, &length);
-        measure_one(document, length, targets, level, scratch, &q, own, joined);
+        measure_one(document, length, targets, level, scratch, &q, own, joined, NULL);
+    }
+    finish(scratch, &q);
+}
+
+void zipfit_profile(const curate_text *text, int level, zipfit_scratch *scratch, int64_t *own, uint32_t *counts) {
+    queue q = {.n = 0};
+    const curate_text none = {.length = 0};
+    zipfit_blocks_open(scratch->blocks);
+    memset(counts, 0, (size_t)text->length * ZIPFIT_SYMBOLS * sizeof *counts);
+    for (int64_t row = 0; row < text->length; row++, own++, counts += ZIPFIT_SYMBOLS) {
+        *own = -1;
+        if (text_is_null(text, row)) continue;
+        int32_t length;
+        const uint8_t *document = row_of(text, row, &length);
+        measure_one(document, length, &none, level, scratch, &q, own, NULL, counts);
     }
     finish(scratch, &q);
 }

@@ -36,6 +36,7 @@ typedef struct {
     int32_t total;
     int32_t border;
     const zipfit_spot *spots;
+    uint32_t *symbols; /* where a document's symbols are added up, or NULL (zipfit_fast.h) */
 } view;
 
 /* zlib between two steps. */

@@ -132,7 +132,7 @@ static void parse_alone(const view *v, zipfit_target *t) {
 }
 
 void zipfit_prepare(const zipfit_scratch *s, effort effort, const uint8_t *bytes, int32_t length, zipfit_target *t) {
-    view v = {s, effort, length, 0, t->spots};
+    view v = {s, effort, length, 0, t->spots, NULL};
     memcpy(s->bytes, bytes, (size_t)length);
     fill_spots(&v, t->spots);
     t->n_symbols = t->n_questions = t->n_leaves = 0;

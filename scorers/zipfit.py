@@ -8,7 +8,7 @@ lengths for every pair (native/zipfit.h); docs/zipfit.md has what that costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -62,24 +62,7 @@ class Zipfit:
         return self.library
 
     def close(self, merged: None, targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-        """The guides' texts by target, in the order of their hashes, so that a sum does not depend on files' order."""
-        names, texts = [], []
-        for name in self.names:
-            found = self._sampled(targets[name].combine_chunks().cast(pa.large_string()))
-            if not len(found):
-                raise DataError(f"zipfit: the guide of target {name!r} holds no text")
-            names += [name] * len(found)
-            texts.append(found)
-        return pa.table({"target": pa.array(names, pa.string()), "text": pa.chunked_array(texts, pa.large_string())})
-
-    def _sampled(self, texts: pa.Array) -> pa.Array:
-        hashes = documents.text_hashes(texts)
-        order = np.argsort(np.array(hashes.to_pylist(), "S16"), kind="stable")
-        if self.params.max_targets is not None:
-            drawn = randomness.bits(randomness.keys_of(documents.hex_of(hashes)), self._stream)
-            first = order[np.argsort(drawn[order], kind="stable")][: self.params.max_targets]
-            order = order[np.isin(order, first)]
-        return texts.take(pa.array(order))
+        return guide_texts("zipfit", self.names, targets, self.params.max_targets, self._stream)
 
     def reads(self) -> list[str]:
         return [TEXT]
@@ -101,6 +84,35 @@ class Zipfit:
     def _texts(self, state: pa.Table) -> list[pa.Array]:
         """One array per target, kept for the state at hand."""
         if self._guides[0] is not state:
-            columns = [state.filter(pc.equal(state["target"], name))["text"] for name in self.names]
-            self._guides = (state, [c.combine_chunks() for c in columns])
+            self._guides = (state, texts_by_target(state, self.names))
         return self._guides[1]
+
+
+def guide_texts(
+    stage: str, names: Sequence[str], targets: Mapping[str, pa.ChunkedArray], most: int | None, stream: int
+) -> pa.Table:
+    """The guides' texts by target, in the order of their hashes, so that a sum does not depend on files' order.
+
+    Of a guide with more than `most` texts, the ones whose hashes draw the lowest numbers in `stream`.
+    """
+    found = {name: _sampled(targets[name].combine_chunks().cast(pa.large_string()), most, stream) for name in names}
+    for name, texts in found.items():
+        if not len(texts):
+            raise DataError(f"{stage}: the guide of target {name!r} holds no text")
+    owners = pa.array([name for name in names for _ in range(len(found[name]))], pa.string())
+    return pa.table({"target": owners, "text": pa.chunked_array(list(found.values()), pa.large_string())})
+
+
+def texts_by_target(state: pa.Table, names: Sequence[str]) -> list[pa.Array]:
+    """What guide_texts put together, one array for each target."""
+    return [state.filter(pc.equal(state["target"], name))["text"].combine_chunks() for name in names]
+
+
+def _sampled(texts: pa.Array, most: int | None, stream: int) -> pa.Array:
+    hashes = documents.text_hashes(texts)
+    order = np.argsort(np.array(hashes.to_pylist(), "S16"), kind="stable")
+    if most is not None:
+        drawn = randomness.bits(randomness.keys_of(documents.hex_of(hashes)), stream)
+        first = order[np.argsort(drawn[order], kind="stable")][:most]
+        order = order[np.isin(order, first)]
+    return texts.take(pa.array(order))

@@ -48,6 +48,8 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("zipfit", {}),
     ("zipfit", {"level": 1, "compressor": "deflate", "max_targets": 1}),
     ("zipfit", {"compressor": "zstd", "level": 3}),
+    ("zipfit_fast", {}),
+    ("zipfit_fast", {"compressor": "zlib", "level": 1, "max_targets": 1}),
     ("select", {"how": "random", "budget": "50%"}),
     ("select", {"how": "random_balanced", "group_by": "source", "budget": 3}),
 ]
