@@ -194,7 +194,7 @@ class Run:
             size += row["bytes"]
         mixture = self.folder / "mixture"
         return Outcome(
-            self.folder, sum(found.values()), found.get("kept", 0), size, self.crew.parts, mixture.resolve() if mixture.exists() else None,
+            self.folder, sum(found.values()), found.get("kept", 0), size, len(self.computed), mixture.resolve() if mixture.exists() else None,
             self.warnings, time.perf_counter() - self.started,
         )  # fmt: skip
 

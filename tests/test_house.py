@@ -17,7 +17,7 @@ PIPELINES = sorted((ROOT / "pipelines").glob("*.py"))
 #: Who writes on the terminal: the command and what it shows.
 SPEAKERS = {"cli.py", "show.py"}
 #: Tests of something that is no single module: a promise, a document, a sample.
-OF_PROMISES = {"bad_input", "data_samples", "docs", "figures", "house", "invariance", "kill", "run", "arrow_edge", "c_lint", "wheel", "demo"}
+OF_PROMISES = {"bad_input", "data_samples", "docs", "figures", "house", "invariance", "kill", "run", "arrow_edge", "c_lint", "wheel", "demo", "scheduling"}
 
 
 def imports(file: Path, *, lazy: bool) -> Iterator[str]:

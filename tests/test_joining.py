@@ -51,7 +51,7 @@ class Members:
 
     def start(self, host: str, *more: object) -> subprocess.Popen[str]:
         environment = os.environ | {"CURATE_HOST": host, "CURATE_LEASE_SECONDS": "3"}
-        process = subprocess.Popen(command(*self.words, *more), start_new_session=True, stderr=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(command(*self.words, *more), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
         self.started.append(process)
         return process
 
