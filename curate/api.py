@@ -18,9 +18,10 @@ from curate.catalog import OpenRun
 from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
 from curate.frame import DOC, Frame
+from curate.outcome import Outcome
 from curate.params import Problems, build, did_you_mean
 from curate.recipe import Recipe
-from curate.runner import Outcome, Run
+from curate.runner import Run
 from curate.stage import BYTES, IDENTITY, KEY, TEXT, WORDS, Context
 from curate.store import sweep_beside, write_atomically
 

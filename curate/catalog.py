@@ -15,11 +15,12 @@ import msgspec
 import pyarrow as pa
 
 from curate import spans
-from curate.corpus import TEXT, CorpusSpec, Layout, Part, SourceFile, open_corpus
+from curate.corpus import TEXT, CorpusSpec, Layout, Part, open_corpus
 from curate.errors import ConfigError, DataError, uninterrupted
 from curate.frame import connect, literal, quote
 from curate.plan import Node, part_name, twins
-from curate.store import Sidecars, read_table, sync, write_table, writing
+from curate.records import known_files
+from curate.store import Sidecars, damaged, read_table, sync, write_table, writing
 
 if TYPE_CHECKING:
     import duckdb
@@ -175,9 +176,9 @@ class OpenRun:
     def layout(self) -> Layout:
         """How the run's corpus is read; opens it again, so its files must be there, unchanged."""
         lock = self.lock()
-        known = msgspec.json.decode((self.folder / "files.json").read_bytes(), type=list[SourceFile])
+        known = known_files(self.folder)
         corpus = open_corpus(msgspec.convert(lock["corpus"], CorpusSpec), Path(lock["base"]), known=known)
-        if {(f.path, f.content) for f in corpus.files} != {(f.path, f.content) for f in known}:
+        if {(f.path, f.content) for f in corpus.files} != {(path, content) for path, _, content in lock["inputs"]}:
             raise DataError(
                 f"the corpus of {self.folder} has changed since the run; run it again to read its text"
             )
@@ -185,7 +186,11 @@ class OpenRun:
 
     def lock(self) -> dict[str, Any]:
         """recipe.lock.json."""
-        return msgspec.json.decode((self.folder / "recipe.lock.json").read_bytes())  # type: ignore[no-any-return]
+        file = self.folder / "recipe.lock.json"
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise damaged(file, str(error)) from error
 
     def parts(self) -> list[Part]:
         """The parts of the run."""

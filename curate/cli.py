@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -144,13 +144,20 @@ def _options(*chosen: str) -> Callable[[Any], Any]:
     is_flag=True,
     help="Share the run with all who start it with --join: the first leads, the others take parts of it.",
 )
+@click.option(
+    "--summary-json",
+    metavar="FILE",
+    help="Write what the run did as one JSON object, also where it failed.",
+)
 @_options("wait", "json", "quiet")
 def run(recipe: str, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...], verify_input: bool,
-        join: bool, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
+        join: bool, summary_json: str | None, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
     """Carry out RECIPE and publish what it chose. The same command again does only what is missing."""
     from curate import api, show
+    from curate.summary import Writer
 
-    with show.listener(json_log, quiet) as listen:
+    told = Writer(Path(summary_json), recipe=recipe) if summary_json else None
+    with told or nullcontext(), show.listener(json_log, quiet) as listen:
         result = api.run(
             recipe,
             run=run_folder,
@@ -162,6 +169,8 @@ def run(recipe: str, run_folder: str | None, store: str | None, workers: int | N
             wait=wait,
             join=join,
         )
+        if told is not None:
+            told.result = result
     if not quiet:
         click.echo(show.summary(result))
 

@@ -11,7 +11,9 @@ and rows.
 
 from __future__ import annotations
 
+import base64
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -66,6 +68,9 @@ OnError = Literal["fail", "quarantine"]
 
 # Hashing is bound by the disk and releases the interpreter; more threads than this were not faster.
 HASH_THREADS = 4
+#: A file changed this recently, in ns, may change again under the same modification time: file systems and kernels
+#: keep times of 2 s (FAT) down to some ms, whatever their unit.
+IN_DOUBT_NS = 2_000_000_000
 
 
 class CorpusSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,9 +103,10 @@ class CorpusSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class SourceFile(msgspec.Struct, frozen=True):
     """A file as it was when the corpus was opened.
 
-    `path` is absolute, `content` the xxh3-128 of its bytes as 32 hex digits. `detail` is what going
-    through a text file found, for the next time that it is opened unchanged; empty for other formats.
-    `ctime_ns` changes with every write and cannot be set back, as `mtime_ns` can; 0 where it was not recorded.
+    `path` is absolute, `content` the xxh3-128 of its bytes as 32 hex digits. `detail` is what opening it
+    found (columns, ranges), for the next time that it is opened unchanged. `ctime_ns` changes with every write
+    and cannot be set back, as `mtime_ns` can; 0 where it was not recorded. `doubt`: it was changed so shortly
+    before that neither can say whether it is the same; the next opening hashes it.
     """
 
     path: str
@@ -109,6 +115,7 @@ class SourceFile(msgspec.Struct, frozen=True):
     content: str
     detail: str = ""
     ctime_ns: int = 0
+    doubt: bool = False
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -180,7 +187,11 @@ class Corpus:
 
 
 class _Detail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What going through a text file found; a change of meaning changes `version`."""
+    """What opening a file found; a change of meaning changes `version`.
+
+    Of text files `columns` and `block`; of parquet and Arrow `schema` (an IPC message, base64), the bytes of
+    each column in each range, and whether an Arrow file is packed.
+    """
 
     format: str
     part_bytes: int
@@ -189,6 +200,9 @@ class _Detail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranges: list[Range]
     block: int = 0
     version: int = 1
+    schema: str = ""
+    column_bytes: list[dict[str, int]] | None = None
+    packed: bool = False
 
 
 @dataclass
@@ -204,6 +218,7 @@ class _Opened:
     detail: str = ""
     hint: int = 0
     ctime_ns: int = 0
+    doubt: bool = False
 
 
 def open_corpus(
@@ -211,8 +226,9 @@ def open_corpus(
 ) -> Corpus:
     """List, check and hash the files of a corpus and cut them into parts.
 
-    `known` is what an earlier opening recorded: hashes and the findings in text files are taken from it
-    where path, size and modification time are equal; with `verify` the bytes are hashed again. Raises
+    `known` is what an earlier opening recorded: hashes, columns and ranges are taken from it, and the file
+    stays closed, where path, size and modification time are equal; with `verify`, and where the time is in
+    doubt, the bytes are hashed again. Raises
     ConfigError for paths and columns that are not there, DataError for files that cannot be read, types
     that do not fit together, and a corpus without rows.
     """
@@ -220,16 +236,19 @@ def open_corpus(
     before = {file.path: file for file in known}
     opened: list[_Opened] = []
     for path, format in listed:
+        looked = time.time_ns()
         with reading(path):
             status = os.stat(path)
         old = before.get(path)
         if old is not None and (old.size, old.mtime_ns) != (status.st_size, status.st_mtime_ns):
             old = None
-        doubtful = verify or (old is not None and old.ctime_ns not in (0, status.st_ctime_ns))
+        doubtful = verify or (old is not None and (old.doubt or old.ctime_ns not in (0, status.st_ctime_ns)))
         if old is not None and doubtful and hash_file(path) != old.content:
             old = None
-        opened.append(_scan(spec, path, format, status.st_size, status.st_mtime_ns, old))
-        opened[-1].ctime_ns = status.st_ctime_ns
+        file = _scan(spec, path, format, status.st_size, status.st_mtime_ns, old)
+        file.ctime_ns = status.st_ctime_ns
+        file.doubt = any(abs(looked - then) < IN_DOUBT_NS for then in (status.st_mtime_ns, status.st_ctime_ns))
+        opened.append(file)
     columns = [file.columns for file in opened]
     names = column_names(columns)
     if not any(file.ranges for file in opened):
@@ -239,7 +258,7 @@ def open_corpus(
     labels = frozenset(name for name in (spec.id, spec.source, spec.license) if name is not None)
     unified = unify(columns, plan, labels, strict=spec.on_error == "fail")
     _hash_all(opened)
-    files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail, f.ctime_ns) for f in opened]
+    files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail, f.ctime_ns, f.doubt) for f in opened]
     bare = {file.path: msgspec.structs.replace(file, detail="") for file in files}
     hints = {file.path: file.hint for file in opened if file.hint}
     layout = Layout(spec, unified.schema, plan, bare, unified.json, hints)
@@ -255,32 +274,21 @@ def _scan(
     spec: CorpusSpec, path: str, format: Format, size: int, mtime_ns: int, old: SourceFile | None
 ) -> _Opened:
     content = old.content if old is not None else ""
-    if format in ("parquet", "arrow"):
-        table: TableScan = (scan_parquet if format == "parquet" else scan_arrow)(path, spec.part_bytes)
-        columns = FileColumns(path, arrow=table.schema)
-        return _Opened(
-            path,
-            format,
-            size,
-            mtime_ns,
-            columns,
-            table.ranges,
-            table.column_bytes,
-            content,
-            "",
-            int(table.packed),
-        )
     strict = spec.on_error == "fail"
     detail = _remembered(old, format, spec.part_bytes, strict)
     if detail is None:
-        detail = _go_through(path, format, spec.part_bytes, strict)
-    if format == "jsonl":
+        go = _footer if format in ("parquet", "arrow") else _go_through
+        detail = go(path, format, spec.part_bytes, strict)
+    if format in ("parquet", "arrow"):
+        columns = FileColumns(path, arrow=_schema(detail.schema))
+    elif format == "jsonl":
         shapes = {name: Shape.unpack(packed) for name, packed in detail.columns}
         columns = FileColumns(path, json=shapes)
     else:
         columns = FileColumns(path, delimited={name: int(kinds) for name, kinds in detail.columns})
     text = msgspec.json.encode(detail).decode()
-    return _Opened(path, format, size, mtime_ns, columns, detail.ranges, None, content, text, detail.block)
+    hint = detail.block or int(detail.packed)
+    return _Opened(path, format, size, mtime_ns, columns, detail.ranges, detail.column_bytes, content, text, hint)
 
 
 def _remembered(old: SourceFile | None, format: Format, part_bytes: int, strict: bool) -> _Detail | None:
@@ -292,6 +300,18 @@ def _remembered(old: SourceFile | None, format: Format, part_bytes: int, strict:
         return None
     same = (detail.version, detail.format, detail.part_bytes) == (1, format, part_bytes)
     return detail if same and (detail.strict or not strict) else None
+
+
+def _footer(path: str, format: Format, part_bytes: int, strict: bool) -> _Detail:
+    table: TableScan = (scan_parquet if format == "parquet" else scan_arrow)(path, part_bytes)
+    schema = base64.b64encode(table.schema.remove_metadata().serialize()).decode()
+    return _Detail(format, part_bytes, strict, [], table.ranges, 0, 1, schema, table.column_bytes, table.packed)
+
+
+@lru_cache(maxsize=64)
+def _schema(packed: str) -> pa.Schema:
+    """A schema as `_footer` keeps it; the files of a corpus mostly share one."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed)))
 
 
 def _go_through(path: str, format: Format, part_bytes: int, strict: bool) -> _Detail:

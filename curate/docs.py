@@ -6,6 +6,7 @@ document, whatever an earlier run may have computed for it.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,11 +87,12 @@ def write(run: Run) -> Wide:
         str(columns_of(run.corpus.layout, run.nodes)), run.recipe.corpus.source,
     )  # fmt: skip
     folder = run.folder / ".docs" / key
-    if not folder.exists():
+    if not folder.exists() or (run.before is not None and run.before.lacks(folder)):
         _build(run, folder)
     funnel = read_table(folder / "_funnel.parquet")
     counts = {row["part"]: row["rows"] for row in read_table(folder / "_rows.parquet").to_pylist()}
     wide = _balanced(run, folder, key, funnel, counts)
+    records.write_lock(run)
     records.write_parts(run, counts)
     write_table(run.folder / "funnel.parquet", funnel, run.staging)
     point(run.folder / "docs", f".docs/{key}", run.staging)
@@ -125,9 +127,23 @@ def _build(run: Run, folder: Path) -> None:
 
 
 def settle(making: Path, folder: Path, written: dict[str, Written]) -> None:
-    """Give a folder that is complete its final name, and what was noted of its files theirs."""
+    """Give a folder that is complete its final name, and what was noted of its files theirs.
+
+    Where the folder is there and lacks a file, someone took it away: all are put in their places again, one by one.
+    """
     folder.parent.mkdir(exist_ok=True)
-    making.rename(folder)
+    if folder.exists():
+        for made in sorted(making.rglob("*")):
+            place = folder / made.relative_to(making)
+            if made.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                os.replace(made, place)
+        shutil.rmtree(making)
+        for inside in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
+            sync(inside)
+    else:
+        making.rename(folder)
     sync(folder.parent)
     for path in [path for path in written if Path(path).is_relative_to(making)]:
         moved = str(folder / Path(path).relative_to(making))

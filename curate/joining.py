@@ -51,7 +51,8 @@ from curate.records import versions
 from curate.store import digest, empty, noting
 
 if TYPE_CHECKING:
-    from curate.runner import Outcome, Run
+    from curate.outcome import Outcome
+    from curate.runner import Run
 
 #: Into how many tasks a pass is cut at least: the last ones decide how long the members wait for one another.
 TASKS = 64

@@ -55,10 +55,21 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """What the ledger says besides: the version that wrote it, and where the store is (relative if inside the run)."""
+    """What the ledger says besides, of the run that wrote it.
+
+    `store`: where it is, relative if inside the run. `plan`: the key of all that the results depend on. `docs` and
+    `mixture`: what the two links point at (mixture None where nothing was published). The rest is the outcome's.
+    """
 
     curate: str
     store: str
+    plan: str
+    docs: str
+    mixture: str | None
+    documents: int
+    kept: int
+    text_bytes: int
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,37 @@ class Ledger:
     def path(self, entry: Entry) -> Path:
         """The absolute path of an entry."""
         return (self.store if entry.root == "store" else self.folder) / entry.path
+
+    def whole(self) -> bool:
+        """Whether each file is there with its size, and the links point where they did; reads none of them.
+
+        Raises DataError for a file of another size. A record of another size is what a run that did not finish left:
+        the next one writes it again.
+        """
+        whole = self._linked("docs", self.meta.docs) and self._linked("mixture", self.meta.mixture)
+        folders = {"store": f"{self.store}{os.sep}", "run": f"{self.folder}{os.sep}"}
+        for entry in self.entries:
+            path = folders[entry.root] + entry.path
+            try:
+                size = os.stat(path).st_size
+            except (FileNotFoundError, NotADirectoryError):
+                whole = False
+                continue
+            if size != entry.bytes and entry.kind != "record":
+                raise damaged(path, f"expected {entry.bytes} bytes, got {size}")
+            whole = whole and size == entry.bytes
+        return whole
+
+    def lacks(self, folder: Path) -> bool:
+        """Whether a file that belongs into this folder is not there."""
+        inside = [self.path(e) for e in self.entries if e.kind in ("docs", "mixture")]
+        return any(not path.exists() for path in inside if path.is_relative_to(folder))
+
+    def _linked(self, name: str, to: str | None) -> bool:
+        try:
+            return os.readlink(self.folder / name) == to
+        except OSError:
+            return to is None
 
 
 def read(folder: Path) -> Ledger | None:
@@ -106,7 +148,10 @@ def write(run: Run, wide: Wide, published: Path | None, before: Ledger | None) -
         entries.append(Entry(root, path.relative_to(base).as_posix(), kind, found.bytes, found.rows, found.hash))
     entries.sort(key=lambda entry: (entry.root, entry.path))
     inside = run.store.is_relative_to(run.folder)
-    meta = Meta(run.version, str(run.store.relative_to(run.folder) if inside else run.store))
+    meta = Meta(
+        run.version, str(run.store.relative_to(run.folder) if inside else run.store), run.key, os.readlink(run.folder / "docs"),
+        os.readlink(run.folder / "mixture") if published else None, wide.documents, wide.kept, wide.text_bytes, run.warnings,
+    )  # fmt: skip
     rows = [msgspec.to_builtins(entry) for entry in entries]
     table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_META: msgspec.json.encode(meta)}))
     write_table(run.folder / NAME, table, run.staging)

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
+import xxhash
 
+from curate import registry
 from curate.corpus import Part, SourceFile
-from curate.store import read_table, write_bytes, write_table
+from curate.errors import DataError
+from curate.store import (
+    damaged,
+    digest,
+    read_sealed,
+    read_table,
+    write_bytes,
+    write_sealed,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from curate.runner import Run
 
 
 def write_lock(run: Run) -> None:
-    """recipe.yaml, recipe.lock.json, parts.parquet, files.json: what was asked, and what it resolved to."""
+    """recipe.yaml and recipe.lock.json: what was asked, and what it resolved to. Written with the results, not before:
+
+    a run that fails leaves the folder saying what made the results that are in it.
+    """
     import yaml
 
     from curate import __version__
@@ -44,25 +59,63 @@ def write_lock(run: Run) -> None:
         msgspec.json.format(msgspec.json.encode(lock), indent=1),
         run.staging,
     )
-    write_bytes(run.folder / "files.json", msgspec.json.encode(run.corpus.files), run.staging)
+
+
+def plan_key(run: Run) -> str:
+    """Everything that a run's results depend on, in one key: while it and the files stand, there is nothing to do."""
+    nodes = [
+        [n.label, n.stage.name, n.stage.version, registry.source_hash(type(n.stage)), n.spec.params,
+         getattr(n.stage, "extra_key", lambda: "")()]
+        for n in run.nodes
+    ]  # fmt: skip
+    recipe = run.recipe
+    return digest(
+        versions(), _software(), recipe.raw, str(recipe.base), recipe.name, recipe.seed, recipe.corpus, recipe.targets, recipe.emit, nodes,
+        run.targets.key, [[f.path, f.content] for f in run.corpus.files], str(run.store), run.publish,
+    )  # fmt: skip
+
+
+@cache
+def _software() -> str:
+    """The program itself: a version that is worked on changes without another number."""
+    package = Path(__file__).parent
+    folders = (package, package / "scorers", package / "pipelines")
+    files = sorted(f for folder in folders for f in folder.iterdir() if f.suffix in (".py", ".so"))
+    return digest([[f.name, xxhash.xxh3_128_hexdigest(f.read_bytes())] for f in files])
+
+
+def write_files(run: Run) -> None:
+    """files.json: the input files as they are, so that they need not be opened again while they stay so."""
+    if not run.files_known or run.corpus.files != run.files_known:
+        write_sealed(run.folder / "files.json", run.corpus.files, run.staging)
 
 
 def known_files(folder: Path) -> list[SourceFile]:
-    """What an earlier run of the folder recorded of the input files."""
-    file = folder / "files.json"
-    return msgspec.json.decode(file.read_bytes(), type=list[SourceFile]) if file.exists() else []
+    """What an earlier run of the folder recorded of the input files; nothing where that is damaged: they are read again."""
+    try:
+        return read_sealed(folder / "files.json", list[SourceFile])
+    except (FileNotFoundError, DataError):
+        return []
 
 
-def numbered(parts: Sequence[Part], folder: Path) -> tuple[list[Part], int]:
-    """Part numbers are append-only within a run folder: a part keeps the number it had. Also the next free one."""
+def parts_before(folder: Path) -> list[dict[str, Any]]:
+    """The rows of parts.parquet that the last finished run left; none in a new folder."""
+    file = folder / "parts.parquet"
+    if not file.exists():
+        return []
+    table = read_table(file)
+    if not {"file", "start", "stop", "fingerprint", "part", "next"} <= set(table.schema.names):
+        raise damaged(file, f"expected the columns of parts.parquet, got {table.schema.names}")
+    return table.to_pylist()  # type: ignore[no-any-return]
+
+
+def numbered(parts: Sequence[Part], rows: Sequence[Mapping[str, Any]]) -> tuple[list[Part], int]:
+    """Part numbers are append-only within a run folder: a part keeps the number it had (`rows`). Also the next free one."""
     before: dict[tuple[Any, ...], list[int]] = {}
     taken = -1
-    if (folder / "parts.parquet").exists():
-        for row in read_table(folder / "parts.parquet").to_pylist():
-            before.setdefault((row["file"], row["start"], row["stop"], row["fingerprint"]), []).append(
-                row["part"]
-            )
-            taken = max(taken, row["next"] - 1)
+    for row in rows:
+        before.setdefault((row["file"], row["start"], row["stop"], row["fingerprint"]), []).append(row["part"])
+        taken = max(taken, row["next"] - 1)
     found = []
     for part in parts:
         olds = before.get((part.file, part.start, part.stop, part.fingerprint))

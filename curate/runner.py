@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from curate.events import Events
 from curate.filenames import list_files
 from curate.joining import TASKS, Crew, pass_key
 from curate.lease import Holder, Lease, held
+from curate.outcome import Outcome, PartChanges, part_changes, stage_work
 from curate.params import Problems
 from curate.passes import PassTask
 from curate.plan import (
@@ -45,9 +45,10 @@ from curate.store import (
     digest,
     emptied,
     noting,
+    read_sealed,
     read_table,
     sync,
-    write_bytes,
+    write_sealed,
     write_table,
 )
 from curate.targets import Targets, load_targets, warn_of_overlaps
@@ -60,26 +61,13 @@ WORTH_A_WORKER = 4_000_000
 PLACES = ("doc", "part", "file", "row")
 
 
-@dataclass
-class Outcome:
-    """What a run did; `published` is None where nothing was emitted."""
-
-    folder: Path
-    documents: int
-    kept: int
-    text_bytes: int
-    computed_parts: int
-    published: Path | None
-    warnings: list[str]
-    seconds: float
-
-
 class Run:
     """One execution of one recipe, and the folder that holds all it produced."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, store: Path | None = None, workers: int | None = None, events: Events | None = None,
         publish: bool = True, verify_input: bool = False, wait: float = 0.0, taking: takedown.Listed | None = None,
+        walk: bool = False,
     ) -> None:  # fmt: skip
         self.recipe = recipe
         self.folder = folder.resolve()
@@ -88,6 +76,7 @@ class Run:
         self.events = events or Events()
         self.publish = publish
         self.verify_input = verify_input
+        self.walk = walk  # visit the stages though nothing changed: the caller goes on to read what they hold
         self.wait = wait  # seconds, for another process that holds the folder
         self.taking = taking  # what is to be taken down from this run on
         self.listed: takedown.Listed | None = None  # all that was, this run's included
@@ -102,6 +91,8 @@ class Run:
         self.version = __version__
         self.written: dict[str, Written] = {}  # what this run wrote, its workers included
         self.fitted: dict[int, list[Path]] = {}  # node position -> the partials that its state is of
+        self.before: ledger.Ledger | None = None  # of the last run that finished in this folder
+        self.changes = PartChanges(0, 0, 0, 0, 0)
         self.unique: Path | None = None  # the file that says that ids were found to be unique
 
     @property
@@ -142,12 +133,15 @@ class Run:
 
     def work(self) -> Outcome:
         """Plan, pass over the parts, publish."""
-        self.engine.warm(self._likely_tasks())
+        if not (self.folder / ledger.NAME).exists():  # otherwise there may be nothing to do
+            self.engine.warm(self._likely_tasks())
         if self.taking is not None:
             takedown.record(self.folder, self.taking, self.staging)
         self.plan()
-        records.write_lock(self)
+        records.write_files(self)
         self.say_started()
+        if self._nothing_changed():
+            return self._nothing_to_do()
         if self.crew:
             self.crew.open(self)
         self.passes()
@@ -162,7 +156,6 @@ class Run:
     def publish_all(self) -> Outcome:
         """Write the wide table, the publication and the records, from what the passes have stored."""
         self.lease.check()
-        before = ledger.read(self.folder)
         wide = docs.write(self)
         published = None
         if self.publish:
@@ -171,17 +164,39 @@ class Run:
             published = emit.publish(self, wide)
             takedown.sweep(self, published)
         self._write_catalog()
-        ledger.write(self, wide, published, before)
+        ledger.write(self, wide, published, self.before)
         sync(self.folder)
         if self.crew:
             self.events.emit("note", text=self.crew.share())
-        outcome = Outcome(
+        return self._finished(Outcome(
             self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
-            time.perf_counter() - self.started,
+            time.perf_counter() - self.started, self.changes, stage_work(self),
+        ))  # fmt: skip
+
+    def _finished(self, outcome: Outcome) -> Outcome:
+        self.events.emit(
+            "finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
+            computed_parts=outcome.computed_parts, worker_peak_bytes=self.engine.peak_bytes, unchanged=outcome.unchanged,
+            parts=msgspec.to_builtins(outcome.parts), stages=msgspec.to_builtins(outcome.stages),
         )  # fmt: skip
-        self.events.emit("finished", documents=outcome.documents, kept=outcome.kept, seconds=round(outcome.seconds, 3),
-                         computed_parts=outcome.computed_parts, worker_peak_bytes=self.engine.peak_bytes)  # fmt: skip
         return outcome
+
+    def _nothing_changed(self) -> bool:
+        """Whether the last run that finished had the same plan and all that it wrote is there; its files stay closed."""
+        if self.before is None:
+            return False
+        whole = self.before.whole() and (self.folder / "catalog.duckdb").exists()
+        return whole and self.before.meta.plan == self.key and not self.walk
+
+    def _nothing_to_do(self) -> Outcome:
+        """What the run that finished said, again."""
+        assert self.before is not None
+        meta = self.before.meta
+        published = self.folder / meta.mixture if meta.mixture else None
+        return self._finished(Outcome(
+            self.folder, meta.documents, meta.kept, meta.text_bytes, 0, published, meta.warnings, time.perf_counter() - self.started,
+            self.changes, stage_work(self), unchanged=True,
+        ))  # fmt: skip
 
     def joined(self, holder: Holder) -> Outcome:
         """What a member says of a run that another has published."""
@@ -195,7 +210,7 @@ class Run:
         mixture = self.folder / "mixture"
         return Outcome(
             self.folder, sum(found.values()), found.get("kept", 0), size, len(self.computed), mixture.resolve() if mixture.exists() else None,
-            self.warnings, time.perf_counter() - self.started,
+            self.warnings, time.perf_counter() - self.started, self.changes, stage_work(self),
         )  # fmt: skip
 
     def _once(self, there: Callable[[], bool], make: Callable[[], None]) -> None:
@@ -215,10 +230,12 @@ class Run:
         recipe = self.recipe
         self.listed = takedown.read(self.folder)
         problems = Problems(recipe.problems.found)
+        self.before = ledger.read(self.folder)
+        self.files_known = records.known_files(self.folder)
         try:
             self.corpus: Corpus = settled(
                 open_corpus(
-                    recipe.corpus, recipe.base, known=records.known_files(self.folder), verify=self.verify_input
+                    recipe.corpus, recipe.base, known=self.files_known, verify=self.verify_input
                 )
             )
         except ConfigError as error:
@@ -229,10 +246,13 @@ class Run:
             self._check_user_columns(problems)
             self._build_nodes(problems)
         problems.raise_if_any(recipe.title)
-        self.parts, self.next_part = records.numbered(self.corpus.parts, self.folder)
+        rows = records.parts_before(self.folder)
+        self.parts, self.next_part = records.numbered(self.corpus.parts, rows)
+        self.changes = part_changes(self.parts, [(r["file"], r["start"], r["stop"], r["fingerprint"]) for r in rows])
         self.twins = twins(self.parts)
         self.names = [part_name(p, t) for p, t in zip(self.parts, self.twins, strict=True)]
         self.inputs = digest([p.fingerprint for p in self.parts])
+        self.key = records.plan_key(self)
 
     def _likely_tasks(self) -> int:
         """How many tasks there may be, from the sizes of the files alone: the workers import while we plan."""
@@ -410,11 +430,7 @@ class Run:
         self._once(state.exists, lambda: self._merge(node, fitted, state))
         node.state = state
         if getattr(node.stage, "frozen", False) and (self.crew is None or self.crew.lease):
-            write_bytes(
-                self.folder / "frozen" / f"{node.label}.json",
-                msgspec.json.encode([node.key, state.name, guides]),
-                self.staging,
-            )
+            write_sealed(self.folder / "frozen" / f"{node.label}.json", [node.key, state.name, guides], self.staging)
 
     def _merge(self, node: Node, fitted: list[str], state: Path) -> None:
         """Make a state of the partials it is named after."""
@@ -451,17 +467,31 @@ class Run:
         record = self.folder / "frozen" / f"{node.label}.json"
         if not getattr(node.stage, "frozen", False) or not record.exists():
             return None
-        key, name, guides = msgspec.json.decode(record.read_bytes(), type=tuple[str, str, str])
+        key, name, guides = read_sealed(record, tuple[str, str, str])
         state = self.store / key / "state" / name
         same = key == node.key and guides == digest(
             self.targets.key if getattr(node.stage, "uses_targets", False) else ""
         )
-        if same and state.exists():
+        if same and (state.exists() or self._merge_again(node, state, guides)):
             self.events.emit(
                 "note", text=f"{node.label}: the frozen state {name[:8]} is used; nothing is fitted"
             )
             return state
         return None
+
+    def _merge_again(self, node: Node, state: Path, guides: str) -> bool:
+        """Make a frozen state that is gone of the partials it was made of, where the ledger knows them; else say so."""
+        folder = f"{node.key}/fit/"
+        entries = self.before.entries if self.before is not None else []
+        fitted = sorted(Path(e.path).stem for e in entries if e.kind == "fit" and e.path.startswith(folder))
+        there = all((self.store / folder / f"{name}.parquet").exists() for name in fitted)
+        if there and state.stem == digest(fitted, guides):
+            self._once(state.exists, lambda: self._merge(node, fitted, state))
+            return True
+        note = f"warning: the frozen state {state.stem[:8]} is gone, and so is what it was fitted on; it is fitted anew on what is there now"
+        self.warnings.append(f"{node.label}: {note}")
+        self.events.emit("warning", text=f"{node.label}: {note}")
+        return False
 
     def _finish(self, node: Node) -> None:
         """Show a stage all documents' columns at once and scatter what it says over the parts."""

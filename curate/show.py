@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pyarrow as pa
+from msgspec import structs
 
 from curate.events import Listener
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from curate.api import Result
     from curate.catalog import OpenRun
     from curate.funnel import Example
+    from curate.outcome import Outcome
     from curate.pipelines.compare import Comparison
     from curate.removal import Taken
 
@@ -139,12 +141,29 @@ def summary(result: Result) -> str:
             right=(2, 3),
         )
     ]
-    what = f"{o.computed_parts} parts read" if o.computed_parts else "nothing to compute"
+    what = "nothing to do" if o.unchanged else f"{_parts(o.computed_parts)} read" if o.computed_parts else "no text read"
     lines.append(f"\n{o.kept:,} of {o.documents:,} documents kept; {what}; {o.seconds:.1f} s")
+    lines += work(o)
     if o.published:
         lines.append(f"published: {o.folder / 'mixture'} -> {o.published.name}")
     lines.append(f'ask: curate sql {o.folder} "SELECT * FROM funnel"')
     return "\n".join(lines)
+
+
+def work(outcome: Outcome) -> list[str]:
+    """What had become of the parts, and what was fitted and finished anew; a line each, none where there was nothing to do."""
+    if outcome.unchanged:
+        return [f"{_parts(outcome.parts.unchanged)} unchanged"]
+    changes = [f"{count:,} {what}" for what, count in structs.asdict(outcome.parts).items() if count]
+    states = {"fitted": "fitted", "reused": "fit reused", "frozen": "frozen"}
+    fits = [f"{w.label} {states[w.state]}" + (f" ({_parts(w.fitted)} counted)" if w.fitted else "") for w in outcome.stages if w.state]
+    ends = [f"{w.label} {w.finish}" for w in outcome.stages if w.finish]
+    told = (("parts", changes), ("refit", fits), ("finish", ends))
+    return [f"{name}: {', '.join(words)}" for name, words in told if words]
+
+
+def _parts(count: int) -> str:
+    return f"{count:,} part" + ("" if count == 1 else "s")
 
 
 def comparison(found: Comparison) -> str:

@@ -19,16 +19,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from curate.errors import CurateError, DataError, machine_error
 from curate.filescan import hash_file
 
+T = TypeVar("T")
 COMPUTED = "_computed"
 #: Raised whenever the meaning or the form of stored files changes; part of every key. 2: pages carry checksums.
 FORMAT = 2
@@ -190,6 +192,28 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     if missing:
         raise damaged(path, f"expected a column {missing[0]!r}, got {table.schema.names}")
     return table
+
+
+class _Sealed(msgspec.Struct):
+    hash: str
+    value: msgspec.Raw
+
+
+def write_sealed(path: Path, value: Any, scratch: Path) -> None:
+    """Write a value as JSON beside the hash of its bytes: a small record in which a flipped digit would pass for another."""
+    body = msgspec.json.encode(value)
+    write_bytes(path, msgspec.json.encode(_Sealed(xxhash.xxh3_128_hexdigest(body), msgspec.Raw(body))), scratch)
+
+
+def read_sealed(path: Path, kind: type[T]) -> T:
+    """Read what `write_sealed` wrote; DataError where it is damaged, FileNotFoundError where it is not there."""
+    try:
+        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        if xxhash.xxh3_128_hexdigest(bytes(sealed.value)) != sealed.hash:
+            raise damaged(path, "its bytes do not have the hash that stands beside them")
+        return msgspec.json.decode(sealed.value, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from error
 
 
 def damaged(path: Path | str, why: str) -> DataError:

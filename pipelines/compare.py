@@ -134,7 +134,7 @@ def compare(
         )
     folder = Path(run) if run is not None else Path("runs") / checked.name
     runner = Run(
-        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), wait=wait,
+        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), wait=wait, walk=True,
     )
     outcome = runner.execute()
     started = time.perf_counter()

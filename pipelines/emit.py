@@ -78,7 +78,7 @@ def publish(run: Run, wide: Wide) -> Path:
     spec = run.recipe.emit or EmitSpec()
     key = digest(wide.key, spec, run.recipe.seed, run.recipe.name, [list(s.files("test")) for s in run.recipe.targets.values()])
     folder = run.folder / "mixtures" / key
-    if not folder.exists():
+    if not folder.exists() or (run.before is not None and run.before.lacks(folder)):
         making = run.staging / f"mixture-{key}"
         making.mkdir()
         (making / "data").mkdir()

@@ -234,7 +234,7 @@ def test_a_damaged_sidecar_is_named_with_the_remedy_and_the_remedy_works(tmp_pat
     done = call("run", write_recipe(tmp_path / "recipe.yaml", recipe), "--run", tmp_path / "run", "--workers", 1, "-q")
     assert done.returncode == 3
     assert f"{sidecar} is damaged" in done.stderr
-    assert "delete it and run the same command again" in done.stderr
+    assert "curate verify RUN --repair" in done.stderr
     sidecar.unlink()
     assert run(recipe, tmp_path / "run").outcome.kept == 40
 

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_writers import WRITERS, Rows, jsonl_bytes
+from msgspec.structs import replace
 
+from curate import corpus as corpus_module
 from curate.corpus import (
     BAD,
     TEXT,
@@ -139,18 +141,59 @@ def test_rows_that_are_not_ascending_within_the_part_are_refused(tmp_path: Path)
 # -- what is known of earlier ----------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["pool.parquet", "pool.jsonl", "pool.jsonl.gz", "pool.csv"])
+@pytest.fixture
+def certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a test has just written are taken for old ones: their times leave no doubt."""
+    monkeypatch.setattr(corpus_module, "IN_DOUBT_NS", 0)
+
+
+@pytest.mark.usefixtures("certain")
+@pytest.mark.parametrize("name", ["pool.parquet", "pool.arrow", "pool.jsonl", "pool.jsonl.gz", "pool.csv"])
 def test_known_files_are_not_read_again_unless_verified(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     WRITERS[name](path, rows_of(5))
     spec = CorpusSpec(paths=[name])
     first = open_corpus(spec, tmp_path)
-    claimed = [type(f)(f.path, f.size, f.mtime_ns, "0" * 32, f.detail, f.ctime_ns) for f in first.files]
+    claimed = [replace(f, content="0" * 32) for f in first.files]
     assert open_corpus(spec, tmp_path, known=claimed).files == claimed
     verified = open_corpus(spec, tmp_path, known=claimed, verify=True)
     assert verified.files == first.files
     assert verified.parts == first.parts
     assert open_corpus(spec, tmp_path, known=first.files).parts == first.parts
+    status = path.stat()
+    path.write_bytes(b"\0" * status.st_size)  # what is not opened cannot be found to be broken
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    known = [replace(f, ctime_ns=path.stat().st_ctime_ns) for f in first.files]
+    again = open_corpus(spec, tmp_path, known=known)
+    assert (again.parts, again.layout.schema, again.layout.hints) == (first.parts, first.layout.schema, first.layout.hints)
+
+
+@pytest.mark.parametrize("name", ["pool.parquet", "pool.jsonl"])
+def test_a_file_that_changes_under_the_times_and_size_it_was_just_recorded_with_is_noticed(tmp_path: Path, name: str) -> None:
+    """File systems and kernels keep coarse times: a file written twice in a moment may show one time for both."""
+    path = tmp_path / name
+    WRITERS[name](path, [{"id": "a", "text": "one"}])
+    spec = CorpusSpec(paths=[name])
+    first = open_corpus(spec, tmp_path)
+    assert [file.doubt for file in first.files] == [True]
+    status = path.stat()
+    WRITERS[name](path, [{"id": "a", "text": "two"}])
+    assert path.stat().st_size == status.st_size
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    known = [replace(f, ctime_ns=path.stat().st_ctime_ns) for f in first.files]
+    second = open_corpus(spec, tmp_path, known=known)
+    assert second.files[0].content != first.files[0].content
+    assert texts(second) == ["two"]
+
+
+@pytest.mark.usefixtures("certain")
+def test_a_doubt_is_settled_by_one_more_hash(tmp_path: Path) -> None:
+    WRITERS["pool.jsonl"](tmp_path / "x.jsonl", rows_of(3))
+    spec = CorpusSpec(paths=["x.jsonl"])
+    first = open_corpus(spec, tmp_path)
+    assert [file.doubt for file in first.files] == [False]
+    doubted = [replace(f, doubt=True) for f in first.files]
+    assert open_corpus(spec, tmp_path, known=doubted).files == first.files
 
 
 def test_a_known_file_that_changed_is_read_again(tmp_path: Path) -> None:
