@@ -74,7 +74,7 @@ def readable(layout: Layout, nodes: Sequence[Node]) -> bool:
 def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str]) -> dict[str, str]:
     names = {"docs": "docs/docs-*.parquet", **{n: f"{n}.parquet" for n in _PARQUET[1:]}}
     views = {
-        name: f"SELECT * FROM read_parquet({literal(_plain(str(folder)) + '/' + file)}, hive_partitioning = false)"
+        name: f"SELECT * FROM read_parquet({literal(plain(str(folder)) + '/' + file)}, hive_partitioning = false)"
         for name, file in names.items()
     }
     views["selected"] = f"{views['docs']} WHERE curate_keep"
@@ -91,20 +91,20 @@ def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | No
     for kind in sorted({_kind(f) for f in files}):
         paths = [f for f in files if _kind(f) == kind]
         if kind == "parquet":
-            listed = ", ".join(literal(_plain(p)) for p in paths)
+            listed = ", ".join(literal(plain(p)) for p in paths)
             branches.append(
                 f"SELECT filename AS file, file_row_number AS row, {column} AS text FROM read_parquet([{listed}], filename = true, file_row_number = true, union_by_name = true, hive_partitioning = false)"
             )
         elif kind == "jsonl":
             key = literal("$." + '"' + columns[0] + '"')
             branches += [
-                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, json_extract_string(json, {key}) AS text FROM read_ndjson_objects({literal(_plain(p))})"
+                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, json_extract_string(json, {key}) AS text FROM read_ndjson_objects({literal(plain(p))})"
                 for p in paths
             ]
         elif kind in ("csv", "tsv"):
             delimiter = literal("\t" if kind == "tsv" else ",")
             branches += [
-                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, {column} AS text FROM read_csv({literal(_plain(p))}, header = true, all_varchar = true, delim = {delimiter}, quote = '\"', escape = '\"', allow_quoted_nulls = false, parallel = false)"
+                f"SELECT {literal(p)} AS file, row_number() OVER () - 1 AS row, {column} AS text FROM read_csv({literal(plain(p))}, header = true, all_varchar = true, delim = {delimiter}, quote = '\"', escape = '\"', allow_quoted_nulls = false, parallel = false)"
                 for p in paths
             ]
         else:
@@ -112,7 +112,7 @@ def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | No
     return f"SELECT d.doc, d.curate_identity, t.text FROM ({' UNION ALL '.join(branches)}) t JOIN ({docs}) d ON t.file = d.file AND t.row = d.row"
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """A path whose own characters DuckDB does not take for a pattern's."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 

@@ -395,6 +395,35 @@ def split(
 
 
 @cli.command()
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("run_b", metavar="RUN_B")
+@click.option("--sql", "query", metavar="QUERY", help="Ask the views diff, a_docs and b_docs instead.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="csv and parquet go with --sql.",
+)
+@click.option("-o", "--out", metavar="FILE", help="Write the view diff, or the query's result, to this file.")
+def diff(run_a: str, run_b: str, query: str | None, form: str, out: str | None) -> None:
+    """Tell what RUN_B did otherwise than RUN_A: recipe, documents, sources, lengths, scores."""
+    from curate import show
+    from curate.diff import Diff
+
+    if query is None and form in ("csv", "parquet"):
+        raise ConfigError(f"--format {form} is a form of a query's rows: add --sql, or -o FILE for the whole view as Parquet")
+    with Diff(run_a, run_b) as found:
+        if query is not None:
+            show.write_table(found.sql(query), form, out)
+            return
+        if out is not None:
+            found.write(Path(out))
+        click.echo(show.diff_json(found) if form == "json" else show.diff(found))
+
+
+@cli.command()
 @click.argument("run_folder", metavar="RUN")
 @click.option(
     "--ids", required=True, metavar="FILE", help="The documents' ids: one a line, or a column of parquet, csv, tsv or jsonl."

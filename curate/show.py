@@ -18,11 +18,13 @@ from curate.events import Listener
 if TYPE_CHECKING:
     from curate.api import Result
     from curate.catalog import OpenRun
+    from curate.diff import Diff
     from curate.funnel import Example
     from curate.outcome import Outcome
     from curate.pipelines.compare import Comparison
     from curate.removal import Taken
 
+MOVED_SHOWN = 20  # kinds of changed fates that a diff prints
 NEAR_SHOWN = 20  # near-duplicates that a takedown prints
 HEAD = 600  # characters of a document's text that `explain` shows
 
@@ -186,6 +188,72 @@ def comparison(found: Comparison) -> str:
         ]  # fmt: skip
     lines.append(f"choosing took {found.selection_seconds:.1f} s, judging {found.judge_seconds:.1f} s")
     return "\n".join(lines)
+
+
+def diff(found: Diff) -> str:
+    """Two runs beside each other."""
+    from curate.diff import QUANTILES
+
+    told = found.summary()
+    lines = [f"a: {told['runs']['a']}", f"b: {told['runs']['b']}", ""]
+    if told["recipe"]:
+        lines += [table(("setting", "a", "b"), [[r["setting"], _setting(r["a"]), _setting(r["b"])] for r in told["recipe"]]), ""]
+    else:
+        lines += ["the recipes resolve to the same settings and versions", ""]
+    lines.append("input files: " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in told["inputs"].items() if n))
+    for side, count in told["repeated"].items():
+        if count:
+            lines.append(f"{count:,} identities stand several times in {side}; their copies are paired one by one")
+    if told["documents"] and not told["in_common"]:
+        lines.append("the runs have no identity in common: do both recipes name the same id column?")
+    lines += ["", _rows(told["documents"]), ""]
+    if told["moved"]:
+        shown = [{**row, "a_reason": _brief(row["a_reason"]), "b_reason": _brief(row["b_reason"])} for row in told["moved"][:MOVED_SHOWN]]
+        lines += ["documents with another fate:", _rows(shown)]
+        if len(told["moved"]) > MOVED_SHOWN:
+            lines.append(f"... and {len(told['moved']) - MOVED_SHOWN} more kinds: --format json has all")
+        lines.append("")
+    if any(row["source"] is not None for row in told["sources"]):
+        lines += [_rows(told["sources"]), ""]
+    lengths = told["lengths"]
+    lines += [_rows([{"kept": side, **{n: lengths[side][n] for n in ("documents", "bytes", "words")}} for side in ("a", "b")]), ""]
+    header = ("quantiles of the kept", *(f"{q:.0%}" for q in QUANTILES))
+    rows = [[f"{side} {what}", *map(_cell, lengths[side][f"{what}_quantiles"])] for what in ("bytes", "words") for side in ("a", "b")]
+    for name, score in told["scores"].items():
+        rows += [[f"{side} {name}", *map(_cell, score["kept_quantiles"][side])] for side in ("a", "b")]
+    lines.append(table(header, rows, right=range(1, len(header))))
+    for name, score in told["scores"].items():
+        most = f", by {score['most']:.6g} at most" if score["changed"] else ""
+        lines.append(f"{name}: of {score['in_both']:,} documents that both scored, {score['changed']:,} have another score{most}")
+    return "\n".join(lines)
+
+
+def diff_json(found: Diff) -> str:
+    """The same, as one JSON object."""
+    import orjson
+
+    from curate.diff import QUANTILES
+
+    return orjson.dumps({**found.summary(), "quantiles": list(QUANTILES)}, option=orjson.OPT_INDENT_2, default=str).decode()
+
+
+def _rows(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of one kind as a table, numbers flush right."""
+    if not rows:
+        return ""
+    header = list(rows[0])
+    right = [i for i, name in enumerate(header) if all(isinstance(row[name], int) for row in rows)]
+    return table(header, [[f"{v:,}" if isinstance(v, int) else _cell(v) for v in row.values()] for row in rows], right=right)
+
+
+def _setting(value: Any) -> str:
+    import orjson
+
+    return "-" if value is None else _cell(value if isinstance(value, str) else orjson.dumps(value, default=str).decode())
+
+
+def _brief(reason: str | None) -> str | None:
+    return reason if reason is None or len(reason) <= 50 else reason[:47] + "..."
 
 
 def taken(done: Taken, folder: str) -> str:
