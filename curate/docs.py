@@ -26,7 +26,7 @@ from curate.engine import in_order
 from curate.errors import InternalError
 from curate.plan import Node, part_name, stored_column
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT_HASH, WORDS
-from curate.store import Written, digest, note, point, read_table, sync, write_table, writing
+from curate.store import Written, digest, note, point, read_table, row_count, sync, write_table, writing
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -164,7 +164,7 @@ def _merged(tables: list[pa.Table]) -> pa.Table:
 def _balanced(run: Run, folder: Path, key: str, funnel: pa.Table, counts: dict[int, int]) -> Wide:
     """read = kept + dropped by reason + quarantined, each side counted on its own; otherwise the run fails."""
     files = sorted(folder.glob("docs-*.parquet"))
-    written = sum(pq.read_metadata(file).num_rows for file in files)
+    written = sum(row_count(file) for file in files)
     by_stage = {row["stage"]: 0 for row in funnel.to_pylist()}
     for row in funnel.to_pylist():
         by_stage[row["stage"]] += row["documents"]

@@ -195,7 +195,7 @@ class _PartRun:
             return False
         index = np.flatnonzero(alive)
         batch = pa.record_batch([self._stored(n, position + 1).take(pa.array(index)) for n in node.stage.judge_reads()], names=list(node.stage.judge_reads()))
-        keep = self._judge(position, index, batch)
+        keep = self._guarded(node, partial(self._judge, position, index, batch))
         alive[index] = keep
         self._write_verdict(position, rows)
         return True

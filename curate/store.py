@@ -216,6 +216,14 @@ def read_sealed(path: Path, kind: type[T]) -> T:
         raise damaged(path, str(error)) from error
 
 
+def row_count(path: Path) -> int:
+    """How many rows a table of ours has by its footer; damaged as `read_table` says."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
+
+
 def damaged(path: Path | str, why: str) -> DataError:
     """The error for a file of ours that is not what was written."""
     return DataError(

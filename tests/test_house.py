@@ -17,7 +17,9 @@ PIPELINES = sorted((ROOT / "pipelines").glob("*.py"))
 #: Who writes on the terminal: the command and what it shows.
 SPEAKERS = {"cli.py", "show.py"}
 #: Tests of something that is no single module: a promise, a document, a sample.
-OF_PROMISES = {"bad_input", "data_samples", "docs", "figures", "house", "invariance", "kill", "run", "arrow_edge", "c_lint", "wheel", "demo", "scheduling"}
+OF_PROMISES = {
+    "arrow_edge", "bad_input", "c_lint", "changing_input", "damage", "data_samples", "demo", "docs", "faults", "figures", "house", "invariance", "kill", "run", "scheduling", "wheel",
+}
 
 
 def imports(file: Path, *, lazy: bool) -> Iterator[str]:
