@@ -32,6 +32,7 @@ def finish(run: Run, node: Node) -> None:
         _frame_batches(run, node, reads),
         lambda docs: _row_hashes(run, docs),
         gather=lambda docs: gathered(run, node, docs),
+        references=run.references.get(node.position),
         scratch=run.scratch,
         threads=run.workers,
     )

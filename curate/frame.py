@@ -19,6 +19,8 @@ from curate.errors import InternalError, uninterrupted
 if TYPE_CHECKING:
     import duckdb
 
+    from curate.reference import References
+
 #: `doc` names a document inside a run: part << 32 | row.
 DOC = "doc"
 
@@ -33,6 +35,7 @@ class Frame:
         row_hashes: Callable[[pa.ChunkedArray], pa.Table],
         *,
         gather: Callable[[npt.NDArray[np.int64]], Iterator[pa.RecordBatch]] | None = None,
+        references: References | None = None,
         scratch: Path,
         threads: int = 1,
         memory: str = "2GB",
@@ -44,6 +47,8 @@ class Frame:
         self.scratch = scratch
         self._row_hashes = row_hashes
         self._gather = gather
+        #: what was published before, for a stage with `against`
+        self.references = references
         failed: list[BaseException] = []
         reader = pa.RecordBatchReader.from_batches(schema, _watched(batches, failed))
         self.con.register("incoming", reader)

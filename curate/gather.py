@@ -7,7 +7,7 @@ answers are held all at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ class GatherTask:
 
     layout: Layout
     part: Part
+    number: int  # of the part in `doc`
     rows: npt.NDArray[np.int64]
     node: Node
     name: str  # the part's, in the store
@@ -43,20 +44,30 @@ class GatherTask:
 
     def described(self) -> str:
         """What to call this task in an error."""
-        return f"part {self.part.number} ({self.part.file})"
+        return f"part {self.number} ({self.part.file})"
+
+
+#: A part as documents name it (its number), its layout, the part, its name in the store, and who changed its text.
+Piece = tuple[int, Layout, Part, str, list[Sidecars]]
 
 
 def gathered(run: Run, node: Node, docs: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
     """Yield `doc` and the stage's gather_fields for each of `docs`, in no order that means anything."""
+    earlier = rewriters(run.nodes[: node.position])
+    pieces = [(part.number, run.corpus.layout, part, name, earlier) for part, name in zip(run.parts, run.names, strict=True)]
+    return gather_parts(run, node, docs, pieces, "gather")
+
+
+def gather_parts(run: Run, node: Node, docs: npt.NDArray[np.int64], pieces: Sequence[Piece], what: str) -> Iterator[pa.RecordBatch]:
+    """As `gathered`, of documents (number << 32 | row) of some parts; `what` tells its scratch files apart."""
     wanted = np.sort(docs)
     run.scratch.mkdir(parents=True, exist_ok=True)
     tasks = []
-    earlier = rewriters(run.nodes[: node.position])
-    for part, name in zip(run.parts, run.names, strict=True):
-        low, high = np.searchsorted(wanted, [part.number << 32, (part.number + 1) << 32])
+    for number, layout, part, name, earlier in pieces:
+        low, high = np.searchsorted(wanted, [number << 32, (number + 1) << 32])
         if high > low:
-            out = run.scratch / f"gather-{node.position}-{part.number}.arrow"
-            tasks.append(GatherTask(run.corpus.layout.of([part]), part, wanted[low:high] & 0xFFFFFFFF, node, name, earlier, out))
+            out = run.scratch / f"{what}-{node.position}-{number}.arrow"
+            tasks.append(GatherTask(layout.of([part]), part, number, wanted[low:high] & 0xFFFFFFFF, node, name, earlier, out))
     for out in run.engine.map("curate.gather:gather_part", tasks):
         with pa.memory_map(str(out)) as file:
             reader = ipc.open_file(file)
@@ -76,7 +87,7 @@ def gather_part(task: GatherTask) -> Path:
     with writing(task.out), ipc.new_file(task.out, schema) as writer:
         for batch in spans.read_current(task.layout, task.part, task.name, task.rewriters, columns=user, text=TEXT in names, rows=task.rows):
             made = _made(task, state, batch.select(names))
-            doc = pa.array((task.part.number << 32) + task.rows[at : at + batch.num_rows])
+            doc = pa.array((task.number << 32) + task.rows[at : at + batch.num_rows])
             writer.write_batch(pa.RecordBatch.from_arrays([doc, *made.columns], schema=schema))
             at += batch.num_rows
     return task.out

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "ledger.parquet"
 Root = Literal["store", "run"]
-Kind = Literal["measures", "fit", "state", "verdict", "finish", "unique", "docs", "mixture", "record"]
+Kind = Literal["measures", "fit", "state", "verdict", "finish", "reference", "unique", "docs", "mixture", "record"]
 #: The records in the ledger: those that are written once, with the results. files.json, frozen/, compare.json, the
 #: catalog and the events are not: they are caches, or change by themselves.
 RECORDS = ("recipe.yaml", "recipe.lock.json", "parts.parquet", "stages.parquet", "funnel.parquet")
@@ -215,6 +215,8 @@ def _all_referred(run: Run, wide: Wide, published: Path | None) -> Iterator[tupl
         for folder, kind in _of_parts(node):
             for name in run.names:
                 yield folder / f"{name}.parquet", kind
+    for references in run.references.values():
+        yield from ((path, "reference") for path in references.files if path.exists())
     if run.unique is not None:
         yield run.unique, "unique"
     yield from ((path, "docs") for path in _files(wide.folder))

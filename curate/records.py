@@ -52,6 +52,10 @@ def write_lock(run: Run) -> None:
         "emit": msgspec.to_builtins(recipe.emit), "compare": msgspec.to_builtins(recipe.compare),
         "text": {"kind": run.corpus.layout.text_kind, "readable": readable(run.corpus.layout, run.nodes), "columns": list(run.corpus.layout.text_columns)},
         "inputs": [[f.path, f.size, f.content] for f in run.corpus.files], "targets_key": run.targets.key,
+        "against": {
+            run.nodes[at].label: [[r.name, r.key, [[f.path, f.size, f.content] for f in r.corpus.files]] for r in found]
+            for at, found in run.against.items()
+        },
         "versions": versions(), "store": str(run.store),
     }  # fmt: skip
     write_bytes(

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from curate import __version__, docs, documents, finishing, ledger, licenses, records, takedown
+from curate import __version__, docs, documents, finishing, ledger, licenses, records, reference, takedown
 from curate.corpus import Corpus, Part, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted, machine_error
@@ -93,6 +93,8 @@ class Run:
         self.fitted: dict[int, list[Path]] = {}  # node position -> the partials that its state is of
         self.before: ledger.Ledger | None = None  # of the last run that finished in this folder
         self.changes = PartChanges(0, 0, 0, 0, 0)
+        self.against: dict[int, list[reference.Reference]] = {}  # node position -> what its `against` names
+        self.references: dict[int, reference.References] = {}  # the same, as its finish sees it
         self.unique: Path | None = None  # the file that says that ids were found to be unique
 
     @property
@@ -287,6 +289,9 @@ class Run:
         for spec in [*self._given_stages(), *recipe.stages]:
             try:
                 self._add_node(spec)
+                against = self.nodes[-1].spec.params.get("against")
+                if against:
+                    self.against[self.nodes[-1].position] = reference.resolve(self, against)
             except ConfigError as error:
                 problems.add(spec.where, str(error))
 
@@ -495,14 +500,19 @@ class Run:
 
     def _finish(self, node: Node) -> None:
         """Show a stage all documents' columns at once and scatter what it says over the parts."""
+        against = self.against.get(node.position, [])
         inputs = digest(
-            self.inputs, [p.number for p in self.parts], self._verdict_keys(node), node.spec.params
+            self.inputs, [p.number for p in self.parts], self._verdict_keys(node), node.spec.params, [[r.name, r.key] for r in against]
         )
+        if node.position in self.against:
+            self.references[node.position] = reference.References(self, node, against)
         node.finished = self.store / node.key / "finish" / inputs
         folder = node.finished
         self._once(lambda: all((folder / f"{name}.parquet").exists() for name in reversed(self.names)), lambda: self._make_finish(node))
 
     def _make_finish(self, node: Node) -> None:
+        if node.position in self.references:
+            self.references[node.position].prepare()
         with self.events.phase(f"finish {node.label}"):
             _guarded(node, "finish", lambda: finishing.finish(self, node))
         self._say_notes(node)

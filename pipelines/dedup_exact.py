@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from curate import documents
 from curate.frame import Frame, quote
-from curate.pipelines import keep_rule
+from curate.pipelines import against, keep_rule
 from curate.registry import register
-from curate.stage import KEEP, REASON, TEXT, TEXT_HASH, Context
+from curate.stage import IDENTITY, KEEP, REASON, TEXT, TEXT_HASH, Context
 
 
 class DedupExactParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +23,7 @@ class DedupExactParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     priority: str | None = None
     by: str | None = None
     order: Literal["asc", "desc"] = "desc"
+    against: list[str] = []
 
     def __post_init__(self) -> None:
         keep_rule.check(self)
@@ -34,13 +35,14 @@ class DedupExact:
 
     version = 1
     Params = DedupExactParams
-    keyless_params = ("keep", "priority", "by", "order")
-    unpublished = ("of",)  # null at every document that is kept
+    keyless_params = ("keep", "priority", "by", "order", "against")
+    unpublished = ("of", *against.FIELDS.names)  # null at every document that is kept
 
     def __init__(self, params: DedupExactParams, context: Context) -> None:
         self.params = params
         self._columns = context.columns
         self._hash = f"{context.label}_hash"
+        self._dropped: int | None = None  # for what was published before
 
     def verbs(self) -> tuple[str, ...]:
         return ("apply", "finish") if self.params.normalize else ("finish",)
@@ -67,7 +69,17 @@ class DedupExact:
         return [self._hash if self.params.normalize else TEXT_HASH, *keep_rule.reads(self.params)]
 
     def finish_fields(self) -> pa.Schema:
-        return pa.schema([(KEEP, pa.bool_()), (REASON, pa.string()), ("of", pa.string()), ("copies", pa.int64())])
+        fields = pa.schema([(KEEP, pa.bool_()), (REASON, pa.string()), ("of", pa.string()), ("copies", pa.int64())])
+        return pa.schema([*fields, *(against.FIELDS if self.params.against else ())])
+
+    def reference_fields(self) -> pa.Schema:
+        """What is kept of a published document."""
+        return self.fields()
+
+    def reference(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self.params.normalize:
+            return self.apply(None, batch)
+        return pa.record_batch([documents.text_hashes(batch.column(0))], names=["hash"])
 
     def finish(self, frame: Frame) -> pa.RecordBatchReader:
         """Keep one document of every group of equal texts; the rows of every document, in order of doc."""
@@ -77,9 +89,28 @@ class DedupExact:
             f"CREATE TABLE copies AS SELECT pool.*, {value} AS h, repeated.copies AS copies FROM pool JOIN repeated ON {value} = repeated.h"
         )
         keep_rule.rank(frame, self.params, self._columns, "h")
+        before, columns, join = "false", "", ""
+        if self.params.against:
+            self._load(frame, value)
+            before, columns = "settled.doc IS NOT NULL", ", settled.against, settled.against_run"
+            join = "LEFT JOIN settled ON pool.doc = settled.doc"
         return frame.reader(
-            """SELECT pool.doc AS doc, ranked.place IS NULL OR ranked.place = 1 AS keep,
-                      CASE WHEN ranked.place > 1 THEN 'copy of another document' END AS reason,
-                      CASE WHEN ranked.place > 1 THEN ranked.winner END AS of, coalesce(copies.copies, 1) AS copies
-               FROM pool LEFT JOIN ranked ON pool.doc = ranked.doc LEFT JOIN copies ON pool.doc = copies.doc ORDER BY pool.doc"""
+            f"""SELECT pool.doc AS doc, NOT {before} AND (ranked.place IS NULL OR ranked.place = 1) AS keep,
+                      CASE WHEN {before} THEN 'copy of a document that was published before'
+                           WHEN ranked.place > 1 THEN 'copy of another document' END AS reason,
+                      CASE WHEN ranked.place > 1 AND NOT {before} THEN ranked.winner END AS of, coalesce(copies.copies, 1) AS copies{columns}
+               FROM pool LEFT JOIN ranked ON pool.doc = ranked.doc LEFT JOIN copies ON pool.doc = copies.doc {join} ORDER BY pool.doc"""
         )
+
+    def _load(self, frame: Frame, value: str) -> None:
+        """Make `settled`: the documents whose text was published before, and where."""
+        against.load(frame, lambda batch: [batch.column("hash")], self.fields())
+        frame.con.execute(
+            f"""CREATE TABLE settled AS SELECT pool.doc, p.{IDENTITY} AS against, p.name AS against_run
+                FROM pool JOIN (SELECT * FROM published WHERE number IN (SELECT min(number) FROM published GROUP BY hash)) p ON {value} = p.hash"""
+        )
+        self._dropped = frame.scalar("SELECT count(*) FROM settled")
+
+    def notes(self) -> list[str]:
+        """How many documents were published before."""
+        return [] if self._dropped is None else [f"{self._dropped:,} documents are copies of one that was published before"]

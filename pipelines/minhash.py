@@ -17,7 +17,7 @@ from curate import minhash
 from curate.errors import ConfigError
 from curate.frame import DOC, Frame
 from curate.minhash import MinhashSpec
-from curate.pipelines import keep_rule
+from curate.pipelines import against, keep_rule
 from curate.pipelines.near_pairs import Joined, join_near
 from curate.registry import register
 from curate.stage import IDENTITY, KEEP, KEY, REASON, TEXT, Context
@@ -48,6 +48,7 @@ class MinhashParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     priority: str | None = None
     by: str | None = None
     order: Literal["asc", "desc"] = "desc"
+    against: list[str] = []
 
     def __post_init__(self) -> None:
         keep_rule.check(self)
@@ -83,9 +84,9 @@ class Minhash:
 
     version = 2  # 2: `unit: auto` cuts by runs of script, not by document
     Params = MinhashParams
-    keyless_params = ("threshold", "bands", "rows", "bands_rule", "verify", "keep", "priority", "by", "order")
+    keyless_params = ("threshold", "bands", "rows", "bands_rule", "verify", "keep", "priority", "by", "order", "against")
     unlisted = (SIGNATURE, SUM, SHINGLES)
-    unpublished = (*unlisted, "duplicate_of", "jaccard")  # the last two are null at every document that is kept
+    unpublished = (*unlisted, "duplicate_of", "jaccard", *against.FIELDS.names)  # but for the unlisted, null at all that are kept
 
     def __init__(self, params: MinhashParams, context: Context) -> None:
         self.params = params
@@ -119,8 +120,15 @@ class Minhash:
     def finish_fields(self) -> pa.Schema:
         return pa.schema(
             [(KEEP, pa.bool_()), (REASON, pa.string()), ("cluster", pa.string()), ("cluster_size", pa.int64()),
-             ("duplicate_of", pa.string()), ("jaccard", pa.float64())]
+             ("duplicate_of", pa.string()), ("jaccard", pa.float64()), *(against.FIELDS if self.params.against else ())]
         )  # fmt: skip
+
+    def reference_fields(self) -> pa.Schema:
+        """What is kept of a published document: what is kept of any other."""
+        return self.fields()
+
+    def reference(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return self.apply(None, batch)
 
     def prepared(self, schema: pa.Schema) -> pa.Schema:
         """The frame's columns: for the signature, one hash of all of it and one of each band."""
@@ -129,15 +137,18 @@ class Minhash:
         return pa.schema([*others, *(pa.field(name, pa.uint64()) for name in ("whole", *self._bands()))])
 
     def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        signature = batch.column(f"{self._label}_{SIGNATURE}")
+        schema = self.prepared(batch.schema)
+        others = [batch.column(i) for i, item in enumerate(batch.schema) if item.name != f"{self._label}_{SIGNATURE}"]
+        return pa.record_batch([*others, *self._hashed(batch.column(f"{self._label}_{SIGNATURE}"))], schema=schema)
+
+    def _hashed(self, signature: pa.Array) -> list[pa.Array]:
+        """One hash of all of each signature, and one of each band."""
         width = self.spec.num_perm
         values = np.frombuffer(signature.buffers()[1], "<u4", width * len(signature), 4 * width * signature.offset)
         values = values.reshape(-1, width).astype(np.uint32, copy=False)
         keys = minhash.band_keys(values, self.bands, self.rows)
-        schema = self.prepared(batch.schema)
-        others = [batch.column(i) for i, item in enumerate(batch.schema) if item.name != f"{self._label}_{SIGNATURE}"]
-        hashed = [pa.array(minhash.band_keys(values, 1, width)[:, 0]), *(pa.array(np.ascontiguousarray(keys[:, i])) for i in range(self.bands))]
-        return pa.record_batch([*others, *hashed], schema=schema)
+        whole = pa.array(minhash.band_keys(values, 1, width)[:, 0])
+        return [whole, *(pa.array(np.ascontiguousarray(keys[:, i])) for i in range(self.bands))]
 
     def _bands(self) -> list[str]:
         return [f"band{i}" for i in range(self.bands)]
@@ -155,18 +166,34 @@ class Minhash:
 
     def finish(self, frame: Frame) -> pa.RecordBatchReader:
         """Join what is near, choose one of each cluster; the rows of every document, in order of doc."""
+        held = self._hold(frame) if self.params.against else None
         joined = join_near(frame, self._bands(), self.params.threshold, verify=self.params.verify)
         with joined:
             self._choose(frame, joined)
-            self._say(joined)
+            self._say(joined, held)
+        columns, rest = "", ""
+        if held:
+            columns = ", NULL::VARCHAR AS against, NULL::VARCHAR AS against_run"
+            rest = """UNION ALL SELECT doc, false, 'near-duplicate of a document that was published before', NULL, 1, NULL, jaccard, against, against_run
+                      FROM settled"""
         return frame.reader(
-            """SELECT pool.doc AS doc, ranked.place IS NULL OR ranked.place = 1 AS keep,
+            f"""SELECT pool.doc AS doc, ranked.place IS NULL OR ranked.place = 1 AS keep,
                       CASE WHEN ranked.place > 1 THEN 'near-duplicate of another document' END AS reason,
                       ranked.winner AS cluster, coalesce(clustered.size, 1) AS cluster_size,
-                      CASE WHEN ranked.place > 1 THEN ranked.winner END AS duplicate_of, likeness.jaccard AS jaccard
+                      CASE WHEN ranked.place > 1 THEN ranked.winner END AS duplicate_of, likeness.jaccard AS jaccard{columns}
                FROM pool LEFT JOIN clustered ON pool.doc = clustered.doc LEFT JOIN ranked ON pool.doc = ranked.doc
-                    LEFT JOIN likeness ON pool.doc = likeness.doc ORDER BY pool.doc"""
+                    LEFT JOIN likeness ON pool.doc = likeness.doc {rest} ORDER BY doc"""
         )
+
+    def _hold(self, frame: Frame) -> against.Held:
+        """Drop what is near to a published document; `pool` has the rest."""
+
+        def columns(batch: pa.RecordBatch) -> list[pa.Array]:
+            return [batch.column(SUM), batch.column(SHINGLES), *self._hashed(batch.column(SIGNATURE))]
+
+        names = ("whole", *self._bands())
+        against.load(frame, columns, pa.schema([(SUM, pa.uint64()), (SHINGLES, pa.int64()), *((name, pa.uint64()) for name in names)]))
+        return against.drop_near(frame, self._bands(), self.params.threshold, verify=self.params.verify)
 
     def _choose(self, frame: Frame, joined: Joined) -> None:
         """The tables `clustered`, `ranked` and `likeness` of the documents that are not alone."""
@@ -186,7 +213,7 @@ class Minhash:
 
     # -- notes ----------------------------------------------------------------------------------------------------
 
-    def _say(self, joined: Joined) -> None:
+    def _say(self, joined: Joined, held: against.Held | None) -> None:
         shown = ", ".join(f"{s:g}: {p:.3f}" for s, p in minhash.curve(self.bands, self.rows))
         counts = f"{joined.compared:,} pairs compared, {joined.near:,} of them at {self.params.threshold:g} or above"
         if not self.params.verify:
@@ -195,6 +222,9 @@ class Minhash:
             f"{self.bands} bands of {self.rows} rows: the probability that a pair is compared, by its Jaccard index, is {shown}",
             counts,
         ]
+        if held:
+            how = f"{held.unverified:,} pairs joined unverified" if held.unverified else f"{held.compared:,} pairs compared"
+            self._notes.append(f"{held.dropped:,} documents are near to one that was published before ({how})")
         if joined.empty:
             self._notes.append(f"{joined.empty:,} documents hold nothing but white space; they are compared with none")
 

@@ -198,7 +198,7 @@ def join_near(frame: Frame, bands: Sequence[str], threshold: float, *, verify: b
         f"""CREATE TABLE leaders AS SELECT place, whole, {", ".join(bands)} FROM pool JOIN ordered USING (doc)
             WHERE place NOT IN (SELECT place FROM ordered JOIN equal USING (sum, shingles) WHERE place <> first)"""
     )
-    doc, class_ = _pairs(
+    doc, class_ = pairs_of(
         frame,
         "SELECT doc, coalesce(first, place) AS class FROM ordered LEFT JOIN equal USING (sum, shingles) ORDER BY place",
     )
@@ -206,8 +206,8 @@ def join_near(frame: Frame, bands: Sequence[str], threshold: float, *, verify: b
     _meet(frame, bands)
     sets = _gather(frame, doc) if verify else None
     joined = Joined(doc, class_, sets, empty=empty)
-    joined.compare(_pairs(frame, "SELECT first, place FROM alike ORDER BY first, place"), threshold)
-    joined.compare(_pairs(frame, "SELECT DISTINCT first, place FROM met WHERE place <> first ORDER BY first, place"), threshold)
+    joined.compare(pairs_of(frame, "SELECT first, place FROM alike ORDER BY first, place"), threshold)
+    joined.compare(pairs_of(frame, "SELECT DISTINCT first, place FROM met WHERE place <> first ORDER BY first, place"), threshold)
     if verify:
         joined.compare(_others(frame, joined), threshold)
     for name in ("leaders", "equal", "alike", "met"):
@@ -256,7 +256,7 @@ def _others(frame: Frame, joined: Joined) -> tuple[Int64, Int64]:
            WHERE key IN (SELECT key FROM met JOIN forest USING (place) GROUP BY key HAVING min(root) < max(root))"""
     )
     frame.con.unregister("forest")
-    pairs = _pairs(
+    pairs = pairs_of(
         frame,
         f"""SELECT DISTINCT a.place AS a, b.place AS b FROM unsettled a JOIN unsettled b ON a.key = b.key
             WHERE a.number > 1 AND a.number < b.number AND a.root <> b.root AND (a.documents <= {BUCKET} OR a.number <= {ANCHORS})
@@ -271,7 +271,7 @@ def column(frame: Frame, query: str) -> Int64:
     return np.array(frame.con.sql(query).to_arrow_table().column(0).to_numpy(), np.int64)
 
 
-def _pairs(frame: Frame, query: str) -> tuple[Int64, Int64]:
+def pairs_of(frame: Frame, query: str) -> tuple[Int64, Int64]:
     """The two columns of a query, int64."""
     found = frame.con.sql(query).to_arrow_table()
     return np.array(found.column(0).to_numpy(), np.int64), np.array(found.column(1).to_numpy(), np.int64)
