@@ -533,6 +533,56 @@ def status(run_folder: str, as_json: bool) -> None:
     click.echo(msgspec.json.encode(report).decode() if as_json else described(report))
 
 
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Remove what is damaged, so that the next run makes it again. Never touches inputs.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="The checks and faults as one JSON object on standard output."
+)
+@_options("workers", "quiet")
+def verify(run_folder: str, repair: bool, as_json: bool, workers: int | None, quiet: bool) -> None:
+    """Check everything that RUN refers to: files, rows, verdicts, balances, the publication, the inputs."""
+    from curate import show
+    from curate.errors import DataError
+    from curate.verify import verify as verified
+
+    with show.listener(False, quiet or as_json) as listen:
+        found = verified(run_folder, repair=repair, workers=workers, listener=listen)
+    if as_json or not quiet or not found.holds:
+        click.echo(show.verification_json(found) if as_json else show.verification(found))
+    if not found.holds:
+        raise DataError(f"{len(found.faults)} faults in {run_folder}")
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many publications stay: the current one, then the newest.",
+)
+@click.option(
+    "--forget",
+    multiple=True,
+    metavar="RUN",
+    help="Take a run whose folder is gone out of the register of a shared store; repeatable.",
+)
+def prune(run_folder: str, dry_run: bool, keep: int, forget: tuple[str, ...]) -> None:
+    """Remove what nothing refers to: results of earlier settings and inputs, old publications, leftovers."""
+    from curate import show
+    from curate.prune import prune as pruned
+
+    click.echo(show.pruned(pruned(run_folder, dry_run=dry_run, keep=keep, forget=forget)))
+
+
 @cli.command(name="list")
 @click.argument("what", type=click.Choice(["scorers", "selectors", "stages", "recipes"]), default="stages")
 def list_(what: str) -> None:

@@ -71,12 +71,18 @@ class DocsTask:
 
 def columns_of(layout: Layout, nodes: Sequence[Node]) -> pa.Schema:
     """The wide table's schema; kinds and directions of scores travel in the fields' metadata."""
-    user = [item for item in layout.schema if item.name not in layout.text_columns]
+    user = [layout.schema.field(name) for name in _users(layout)]
     fields = [pa.field("doc", pa.int64()), pa.field(IDENTITY, pa.string()), pa.field("file", pa.string()), pa.field("row", pa.int64()), *user]
     for node in nodes:
         fields += [item for name, item in node.listed().items() if name not in _HIDDEN and name != IDENTITY]
     fields += [pa.field(KEPT, pa.bool_()), pa.field(DROP_STAGE, pa.string()), pa.field(DROP_REASON, pa.string())]
     return pa.schema(fields)
+
+
+def _users(layout: Layout) -> list[str]:
+    """The user's columns that the wide table has: all but the text; the id and the source also where a template names them."""
+    named = (layout.spec.id, layout.spec.source)
+    return [name for name in layout.schema.names if name not in layout.text_columns or name in named]
 
 
 def write(run: Run) -> Wide:
@@ -90,10 +96,11 @@ def write(run: Run) -> Wide:
     if not folder.exists() or (run.before is not None and run.before.lacks(folder)):
         _build(run, folder)
     funnel = read_table(folder / "_funnel.parquet")
-    counts = {row["part"]: row["rows"] for row in read_table(folder / "_rows.parquet").to_pylist()}
+    parts = read_table(folder / "_parts.parquet")
+    counts = dict(zip(parts["part"].to_pylist(), parts["rows"].to_pylist(), strict=True))
     wide = _balanced(run, folder, key, funnel, counts)
     records.write_lock(run)
-    records.write_parts(run, counts)
+    write_table(run.folder / "parts.parquet", parts, run.staging)
     write_table(run.folder / "funnel.parquet", funnel, run.staging)
     point(run.folder / "docs", f".docs/{key}", run.staging)
     for old in (run.folder / ".docs").iterdir():
@@ -121,7 +128,7 @@ def _build(run: Run, folder: Path) -> None:
     rows = {number: count for counts, _, _ in results for number, count in counts.items()}
     funnel = _merged([table for _, table, _ in results])
     write_table(making / "_funnel.parquet", funnel, run.staging)
-    write_table(making / "_rows.parquet", pa.table({"part": list(rows), "rows": list(rows.values())}), run.staging)
+    write_table(making / "_parts.parquet", records.parts_table(run, rows), run.staging)  # doc has its part's number: they stay together
     sync(making)
     settle(making, folder, run.written)
 
@@ -202,7 +209,7 @@ def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table, Written]:
 def part_table(layout: Layout, part: Part, twin: int, nodes: Sequence[Node], schema: pa.Schema) -> pa.Table:
     """All columns of the wide table for one part."""
     name = part_name(part, twin)
-    user = [n for n in layout.schema.names if n not in layout.text_columns]
+    user = _users(layout)
     columns: dict[str, Any] = {}
     rows, alive = None, np.empty(0, bool)
     drop_stage: np.ndarray = np.empty(0, object)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 NAME = "ledger.parquet"
 Root = Literal["store", "run"]
 Kind = Literal["measures", "fit", "state", "verdict", "finish", "reference", "unique", "docs", "mixture", "record"]
-#: The records in the ledger: those that are written once, with the results. files.json, frozen/, compare.json, the
-#: catalog and the events are not: they are caches, or change by themselves.
+#: The records in the ledger: those that are written once, with the results, and frozen/<label>.json of each stage that
+#: has a frozen state. files.json, compare.json, the catalog and the events are not: they are caches, or change by themselves.
 RECORDS = ("recipe.yaml", "recipe.lock.json", "parts.parquet", "stages.parquet", "funnel.parquet")
 SCHEMA = pa.schema(
     [("root", pa.string()), ("path", pa.string()), ("kind", pa.string()), ("bytes", pa.int64()), ("rows", pa.int64()), ("hash", pa.string())]
@@ -225,6 +225,7 @@ def _all_referred(run: Run, wide: Wide, published: Path | None) -> Iterator[tupl
     yield from ((run.folder / name, "record") for name in RECORDS)
     if run.listed is not None:
         yield run.folder / takedown.NAME, "record"
+    yield from ((run.folder / "frozen" / f"{n.label}.json", "record") for n in run.nodes if getattr(n.stage, "frozen", False))
 
 
 def _of_parts(node: Any) -> Iterator[tuple[Path, Kind]]:

@@ -132,9 +132,9 @@ def numbered(parts: Sequence[Part], rows: Sequence[Mapping[str, Any]]) -> tuple[
     return found, max([taken, *[p.number for p in found]], default=-1) + 1
 
 
-def write_parts(run: Run, rows: Mapping[int, int]) -> None:
-    """parts.parquet: every part with its place, its rows and its fingerprint."""
-    table = pa.table(
+def parts_table(run: Run, rows: Mapping[int, int]) -> pa.Table:
+    """What parts.parquet holds: every part with its place, its rows and its fingerprint."""
+    return pa.table(
         {
             "part": pa.array([p.number for p in run.parts], pa.int64()),
             "file": pa.array([p.file for p in run.parts], pa.string()),
@@ -148,7 +148,6 @@ def write_parts(run: Run, rows: Mapping[int, int]) -> None:
             "next": pa.array([run.next_part] * len(run.parts), pa.int64()),
         }
     )
-    write_table(run.folder / "parts.parquet", table, run.staging)
 
 
 def versions() -> dict[str, str]:

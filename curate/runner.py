@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from curate import __version__, docs, documents, finishing, ledger, licenses, records, reference, takedown
+from curate import __version__, docs, documents, finishing, ledger, licenses, records, reference, sharing, takedown
 from curate.corpus import Corpus, Part, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted, machine_error
@@ -131,6 +131,7 @@ class Run:
         if lease.taken_from:
             self.events.emit("note", text=f"took over from {lease.taken_from.described()}, which died")
         with told(self.folder, lease, self.events):
+            sharing.register(self.store, self.folder, self.scratch)
             yield
 
     def work(self) -> Outcome:

@@ -18,15 +18,18 @@ from curate.events import Listener
 if TYPE_CHECKING:
     from curate.api import Result
     from curate.catalog import OpenRun
+    from curate.checks import Report
     from curate.diff import Diff
     from curate.funnel import Example
     from curate.outcome import Outcome
     from curate.pipelines.compare import Comparison
     from curate.removal import Taken
+    from curate.prune import Pruned
 
 MOVED_SHOWN = 20  # kinds of changed fates that a diff prints
 NEAR_SHOWN = 20  # near-duplicates that a takedown prints
 HEAD = 600  # characters of a document's text that `explain` shows
+FAULTS = 20  # how many `verify` shows
 
 
 @contextmanager
@@ -423,6 +426,46 @@ def catalog(run: OpenRun) -> str:
                 else f" ({con.execute(f'SELECT count(*) FROM {view}').fetchall()[0][0]:,} rows)"
             )
             lines.append(f"{view}{count}: " + ", ".join(f"{c[0]} {c[1]}" for c in columns))
+    return "\n".join(lines)
+
+
+def verification(found: Report) -> str:
+    """The checks, a line each, then the faults with their remedies."""
+    words = {True: "holds", False: "FAILS", None: "-"}
+    lines = [f"{words[check.holds]:<5}  {check.name:<12} {check.what}" for check in found.checks]
+    if found.faults:
+        lines.append("")
+    for fault in found.faults[:FAULTS]:
+        lines.append(f"{fault.check}: {fault.what}; {fault.remedy}")
+    if len(found.faults) > FAULTS:
+        lines.append(f"and {len(found.faults) - FAULTS:,} more; --json tells all")
+    lines += [f"removed {path}" for path in found.removed]
+    if found.removed:
+        lines.append("the next curate run of the recipe makes again what was removed")
+    return "\n".join(lines)
+
+
+def verification_json(found: Report) -> str:
+    """All of it, for machines."""
+    import msgspec
+
+    return msgspec.json.encode(
+        {
+            "run": str(found.folder), "holds": found.holds, "bytes": found.bytes, "removed": [str(path) for path in found.removed],
+            "checks": [{"check": c.name, "holds": c.holds, "what": c.what} for c in found.checks],
+            "faults": [{"check": f.check, "what": f.what, "remedy": f.remedy, "removes": str(f.remove) if f.remove else None} for f in found.faults],
+        }
+    ).decode()  # fmt: skip
+
+
+def pruned(found: Pruned) -> str:
+    """What was removed, by kind."""
+    rows = [(kind.kind, f"{kind.files:,}", f"{kind.bytes / 1e6:,.2f}") for kind in found.removed]
+    total = ("all", f"{sum(k.files for k in found.removed):,}", f"{found.bytes / 1e6:,.2f}")
+    lines = [table(("would remove" if found.dry_run else "removed", "files", "MB"), [*rows, total], right=(1, 2))]
+    others = [str(run) for run in found.runs if run != found.folder]
+    if others:
+        lines.append(f"the store {found.store} is shared; what these runs refer to stays: {', '.join(others)}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from curate.errors import ConfigError, DataError
 from curate.filenames import list_files
 from curate.plan import kept_rows, stored_column
 from curate.store import digest
+from curate.textview import View
 
 if TYPE_CHECKING:
     from curate.params import Problems
-    from curate.recipe import Recipe
+    from curate.recipe import Recipe, TargetSpec
     from curate.runner import Run
 
 SPLITS = ("guide", "tuning", "test")
@@ -40,7 +42,6 @@ def load_targets(recipe: Recipe, pool: set[Path], problems: Problems) -> Targets
     """Read the targets' files; guide and test must share no document, and neither may be a pool file."""
     targets: dict[str, dict[str, pa.Table]] = {}
     rows: list[tuple[bytes, str]] = []
-    counted: list[list[str]] = []
     for name, spec in recipe.targets.items():
         splits: dict[str, pa.Table] = {}
         for split in SPLITS:
@@ -56,7 +57,6 @@ def load_targets(recipe: Recipe, pool: set[Path], problems: Problems) -> Targets
         for split, table in splits.items():
             hashes = documents.text_hashes(table[TEXT].combine_chunks()).to_pylist()
             rows += [(h, f"{split} of {name}") for h in sorted(set(hashes))]
-            counted += [[h.hex(), f"{split} of {name}"] for h in sorted(hashes)]  # a text that repeats weighs more
         targets[name] = splits
     if not problems.found:
         _check_splits(rows)
@@ -66,7 +66,22 @@ def load_targets(recipe: Recipe, pool: set[Path], problems: Problems) -> Targets
     found = pa.table(
         {"hash": pa.array(list(first), pa.binary(16)), "place": pa.array(list(first.values()), pa.string())}
     )
-    return Targets(targets, found, digest(counted))
+    return Targets(targets, found, key_of(targets))
+
+
+def key_of(targets: Mapping[str, Mapping[str, pa.Table]]) -> str:
+    """A digest of all splits' texts, in any order; a text that repeats weighs more, so it is another key."""
+    counted: list[list[str]] = []
+    for name, splits in targets.items():
+        for split, table in splits.items():
+            hashes = documents.text_hashes(table[TEXT].combine_chunks()).to_pylist()
+            counted += [[h.hex(), f"{split} of {name}"] for h in sorted(hashes)]
+    return digest(counted)
+
+
+def load_splits(spec: TargetSpec, base: Path, text: str, view: View) -> dict[str, pa.Table]:
+    """A target's files as they are now, by split; `text` is the corpus's, for a target that names none."""
+    return {split: load_table(spec.files(split), base=base, text=spec.text or text, view=view) for split in SPLITS if spec.files(split)}
 
 
 def _stands_in(recipe: Recipe, path: str, pool: set[Path]) -> bool:

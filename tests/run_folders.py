@@ -130,7 +130,7 @@ def lasting(folder: Path) -> dict[str, str]:
     """SHA-256 of everything that is promised byte for byte: sidecars, states, docs, funnel, parts, mixture."""
     found = {f"mixture/{k}": v for k, v in published(folder).items()}
     roots = [folder / "store", (folder / "docs").resolve(strict=True)]
-    files = [f for root in roots for f in sorted(root.rglob("*")) if f.is_file()]
+    files = [f for root in roots for f in sorted(root.rglob("*")) if f.is_file() and f.parent.name != ".lease"]
     for file in [*files, folder / "funnel.parquet", folder / "parts.parquet", folder / "stages.parquet"]:
         found[str(file.relative_to(folder.resolve()))] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
