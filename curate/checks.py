@@ -15,6 +15,7 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
+from curate import takedown
 from curate.corpus import CorpusSpec, Layout, Part, SourceFile, open_corpus
 from curate.engine import LocalEngine, in_order
 from curate.errors import CurateError
@@ -100,6 +101,7 @@ class Verifying:
         self._recount()
         self._funnel()
         self._publication()
+        self._takedowns()
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +147,9 @@ class Verifying:
         """The fault of a file of the ledger; a record that --repair can put back has its content."""
         fault = self._fault("files", f"{item.path} {wrong}", item.path)
         content: list[bytes]
+        if item.path.name == takedown.NAME:
+            remedy = "put it back from a copy; --repair leaves it, because without it the next run would bring back what was taken down"
+            return Fault(fault.check, fault.what, remedy)
         if item.path.parent.name == "frozen":
             label = item.path.stem
             content, without = self._frozen(label), f"--repair removes it, and the next run fits {label} again"
@@ -392,6 +397,20 @@ class Verifying:
             faults.append(self._fault("publication", f"{home}: document {identity!r} is {which} ({count:,} such)", home))
         what = "each with the text that was read" if with_text else "by identity (the text is made of columns whose form a publication changes)"
         self._say("publication", f"{sum(r for r, _ in answers):,} documents are exactly the selected ones, {what}", faults)
+
+    def _takedowns(self) -> None:
+        """What was taken down stands in no publication, and in docs by its id alone."""
+        try:
+            what = takedown.read(self.folder)
+            if what is None:
+                return
+            corpus = self.lock["corpus"]
+            left = takedown.remains(self.folder, what, (corpus["id"], corpus["source"], corpus.get("license")))
+        except CurateError as error:
+            self._say("takedowns", "not checked, because a file is damaged", [self._fault("takedowns", str(error), None, AGAIN)])
+            return
+        faults = [self._fault("takedowns", f"{self.folder / place}: {count:,} documents that were taken down are still there", None, AGAIN) for place, count in left.items()]
+        self._say("takedowns", f"{what.table.num_rows:,} documents that were taken down are in no publication of the folder and no docs", faults)
 
     def _texts_compare(self, home: Path, files: list[dict[str, Any]]) -> bool:
         """Whether a published row gives its text again: not where numbers or times are put into a template, or bytes into JSON."""

@@ -21,7 +21,6 @@ from curate.store import (
     read_table,
     write_bytes,
     write_sealed,
-    write_table,
 )
 
 if TYPE_CHECKING:

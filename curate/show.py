@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from curate.funnel import Example
     from curate.outcome import Outcome
     from curate.pipelines.compare import Comparison
-    from curate.removal import Taken
     from curate.prune import Pruned
+    from curate.removal import Taken
 
 MOVED_SHOWN = 20  # kinds of changed fates that a diff prints
 NEAR_SHOWN = 20  # near-duplicates that a takedown prints
