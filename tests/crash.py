@@ -1,6 +1,6 @@
 """Run the command with the power cut at its n-th step on the disk: `python crash.py N COUNT_FILE WORDS...`.
 
-Steps are writes of tables, syncs, renames and links. At step N a write is left half done, anything else is not done,
+Steps are writes of tables, syncs, renames, links and removals. At step N a write is left half done, anything else is not done,
 and the process is killed. With N of 0 nothing happens, and the number of steps is written to COUNT_FILE.
 """
 
@@ -53,7 +53,7 @@ def torn(real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 pq.write_table = torn(pq.write_table)
-for module, name in ((os, "replace"), (os, "rename"), (os, "fsync"), (os, "symlink")):
+for module, name in ((os, "replace"), (os, "rename"), (os, "fsync"), (os, "symlink"), (os, "unlink"), (os, "rmdir")):
     setattr(module, name, guarded(getattr(module, name)))
 Path.rename = guarded(Path.rename)  # type: ignore[method-assign]
 Path.symlink_to = guarded(Path.symlink_to)  # type: ignore[method-assign]
