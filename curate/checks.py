@@ -18,7 +18,7 @@ import xxhash
 from curate import takedown
 from curate.corpus import CorpusSpec, Layout, Part, SourceFile, open_corpus
 from curate.engine import LocalEngine, in_order
-from curate.errors import CurateError
+from curate.errors import CurateError, DataError
 from curate.events import Events
 from curate.ledger import Entry, Ledger
 from curate.plan import part_name, twins
@@ -33,7 +33,7 @@ from curate.recount import (
     StageRecord,
     apart,
 )
-from curate.store import digest, read_table
+from curate.store import digest, read_sealed, read_table
 from curate.targets import key_of, load_splits
 
 #: Bytes of files that one task hashes; opening a small one costs as much as reading so many bytes.
@@ -279,22 +279,18 @@ class Verifying:
         ]  # fmt: skip
         return sorted([*faults, *self._cache(corpus.files)], key=lambda f: f.what)
 
-    def _known(self) -> list[SourceFile]:
-        """What files.json remembers of the inputs; nothing where it cannot be read."""
-        try:
-            return msgspec.json.decode((self.folder / "files.json").read_bytes(), type=list[SourceFile])
-        except (OSError, msgspec.MsgspecError):
-            return []
-
     def _cache(self, found: Sequence[SourceFile]) -> list[Fault]:
         """files.json is no result, but the next run believes what it says of a file of the same size and time.
 
         `found` is what the inputs were found to be now.
         """
         file = self.folder / "files.json"
-        remembered = {(f.path, f.size, f.mtime_ns): f for f in self._known()}
-        if file.exists() and not remembered:
-            return [self._fault("inputs", f"{file} cannot be read", file)]
+        try:
+            remembered = {(f.path, f.size, f.mtime_ns): f for f in read_sealed(file, list[SourceFile])}
+        except FileNotFoundError:
+            return []
+        except DataError as error:
+            return [self._fault("inputs", str(error).split(";")[0], file)]
         wrong = [f.path for f in found if (old := remembered.get((f.path, f.size, f.mtime_ns))) and (old.content != f.content or (old.detail and old.detail != f.detail))]
         return [self._fault("inputs", f"{file} remembers {path} otherwise than it is", file) for path in wrong]
 

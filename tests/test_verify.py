@@ -20,8 +20,10 @@ from run_folders import SMALL, STAGES, call, lasting, recipe_for, run, small_row
 
 from curate import ledger
 from curate.checks import Report
+from curate.corpus import SourceFile
 from curate.errors import ConfigError, DataError, RunHeldError
 from curate.lease import held
+from curate.store import read_sealed, write_sealed
 from curate.verify import verify
 
 #: A recipe in which every kind of file occurs: partials, states (one frozen), measures, verdicts, finishes, unique ids.
@@ -443,13 +445,15 @@ def test_a_cache_of_the_inputs_that_would_mislead_the_next_run_is_found(pool: Pa
     run(recipe, pool / "run")
     expected = lasting(pool / "run")
     file = pool / "run" / "files.json"
-    said = json.loads(file.read_text())
-    if damage == "a hash":
-        said[0]["content"] = "0" * 32
-    detail = json.loads(said[0]["detail"])
-    detail["ranges"][0][0] += damage == "a range"
-    said[0]["detail"] = json.dumps(detail, separators=(",", ":"))
-    file.write_text(json.dumps(said)[: -5 if damage == "the end" else None])
+    [said] = read_sealed(file, list[SourceFile])
+    if damage == "the end":
+        os.truncate(file, file.stat().st_size - 5)
+    elif damage == "a hash":
+        write_sealed(file, [msgspec.structs.replace(said, content="0" * 32)], pool)
+    else:
+        detail = json.loads(said.detail)
+        detail["ranges"][0][3] -= 1
+        write_sealed(file, [msgspec.structs.replace(said, detail=json.dumps(detail, separators=(",", ":")))], pool)
     report = checked(pool / "run", repair=True)
     assert failed(report) == {"inputs"}
     assert report.removed == [file]
