@@ -16,7 +16,18 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from curate import __version__, docs, documents, finishing, ledger, licenses, records, reference, sharing, takedown
+from curate import (
+    __version__,
+    docs,
+    documents,
+    finishing,
+    ledger,
+    licenses,
+    records,
+    reference,
+    sharing,
+    takedown,
+)
 from curate.corpus import Corpus, Part, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
 from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted, machine_error
