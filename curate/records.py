@@ -75,6 +75,7 @@ def plan_key(run: Run) -> str:
     return digest(
         versions(), _software(), recipe.raw, str(recipe.base), recipe.name, recipe.seed, recipe.corpus, recipe.targets, recipe.emit, nodes,
         run.targets.key, [[f.path, f.content] for f in run.corpus.files], str(run.store), run.publish,
+        [[at, [[r.name, r.key] for r in found]] for at, found in sorted(run.against.items())],
     )  # fmt: skip
 
 

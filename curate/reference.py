@@ -29,7 +29,7 @@ from curate.errors import ConfigError, DataError
 from curate.frame import DOC
 from curate.gather import gather_parts
 from curate.stage import IDENTITY, KEY
-from curate.store import Written, digest, noting, read_table, write_bytes, write_table
+from curate.store import Written, digest, noting, read_sealed, read_table, write_sealed, write_table
 
 if TYPE_CHECKING:
     from curate.plan import Node
@@ -95,8 +95,8 @@ def _opened(run: Run, name: str, path: Path) -> Reference:
     spec, identity = _spec(run, name, path)
     known = run.store / "against" / f"{digest(spec)}.json"
     try:
-        before = msgspec.json.decode(known.read_bytes(), type=list[SourceFile])
-    except (FileNotFoundError, msgspec.DecodeError):
+        before = read_sealed(known, list[SourceFile])
+    except (FileNotFoundError, DataError):
         before = []
     try:
         corpus = open_corpus(spec, run.recipe.base, known=before, verify=run.verify_input)
@@ -189,7 +189,7 @@ class References:
                     self._run.written |= {w.path: w for w in written}
         for reference in {id(r): r for _, r, _, _ in self._pieces}.values():
             if not reference.known.exists() or missing:
-                write_bytes(reference.known, msgspec.json.encode(reference.corpus.files), self._run.scratch)
+                write_sealed(reference.known, reference.corpus.files, self._run.scratch)
 
     def batches(self, columns: Callable[[pa.RecordBatch], Sequence[pa.Array]], schema: pa.Schema) -> pa.RecordBatchReader:
         """Every document: doc, reference, curate_identity, curate_key, and `columns` of a batch of reference_fields.
