@@ -31,6 +31,7 @@ def main() -> None:
     run("startup", given.out)
     run("ngrams", given.out, "--pool", pool, *peer)
     run("ngramlm", given.out)
+    run("nightly", given.out)
     if given.data:
         targets = given.data / "targets"
         big = ["--big-mb", str(given.big_mb)] if given.big_mb else []

@@ -15,8 +15,6 @@ from typing import Any
 
 import msgspec
 
-from curate.store import writing
-
 #: No event is longer.
 MOST_LINE_BYTES = 1 << 20
 Listener = Callable[[dict[str, Any]], None]
@@ -47,6 +45,8 @@ def _mend(file: Path) -> None:
     """Cut off the half line that a killed run, or a full disk, left at the end: the next must not be glued to it."""
     if not file.exists():
         return
+    from curate.store import writing
+
     with writing(file), open(file, "r+b") as lines:
         start = max(0, lines.seek(0, os.SEEK_END) - MOST_LINE_BYTES)
         lines.seek(start)
@@ -91,6 +91,8 @@ class Events:
         if self._file is None:
             self._early.append(line)
             return
+        from curate.store import writing  # loads the table libraries, which `curate status` does without
+
         with writing(self._file), open(self._file, "ab") as file:
             file.write(line)
 

@@ -58,7 +58,8 @@ class Meta(msgspec.Struct, frozen=True):
     """What the ledger says besides, of the run that wrote it.
 
     `store`: where it is, relative if inside the run. `plan`: the key of all that the results depend on. `docs` and
-    `mixture`: what the two links point at (mixture None where nothing was published). The rest is the outcome's.
+    `mixture`: what the two links point at (mixture None where nothing was published). `frozen`: the hashes of the
+    records in frozen/, by label; who removes one wants a new fit. The rest is the outcome's.
     """
 
     curate: str
@@ -70,6 +71,7 @@ class Meta(msgspec.Struct, frozen=True):
     kept: int
     text_bytes: int
     warnings: list[str]
+    frozen: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,17 @@ def write(run: Run, wide: Wide, published: Path | None, before: Ledger | None) -
     meta = Meta(
         run.version, str(run.store.relative_to(run.folder) if inside else run.store), run.key, os.readlink(run.folder / "docs"),
         os.readlink(run.folder / "mixture") if published else None, wide.documents, wide.kept, wide.text_bytes, run.warnings,
+        frozen_records(run.folder),
     )  # fmt: skip
     rows = [msgspec.to_builtins(entry) for entry in entries]
     table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_META: msgspec.json.encode(meta)}))
     write_table(run.folder / NAME, table, run.staging)
     return Ledger(run.folder, entries, meta)
+
+
+def frozen_records(folder: Path) -> dict[str, str]:
+    """The hash of each record of a frozen state, by the stage's label."""
+    return {file.stem: hash_file(str(file)) for file in sorted((folder / "frozen").glob("*.json"))}
 
 
 def _keep_fits(run: Run, before: Ledger | None) -> None:

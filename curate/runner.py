@@ -200,7 +200,8 @@ class Run:
         if self.before is None:
             return False
         whole = self.before.whole() and (self.folder / "catalog.duckdb").exists()
-        return whole and self.before.meta.plan == self.key and not self.walk
+        same = self.before.meta.plan == self.key and self.before.meta.frozen == ledger.frozen_records(self.folder)
+        return whole and same and not self.walk
 
     def _nothing_to_do(self) -> Outcome:
         """What the run that finished said, again."""
