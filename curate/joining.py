@@ -337,6 +337,8 @@ def _follow(run: Run, me: Holder) -> Outcome:
             stack.enter_context(ending(lease))
             stack.enter_context(_cleared(run, crew))
             stack.enter_context(run.leading(lease))
+            if crew.passes:
+                run.say_started()
 
         run.crew = crew = Crew(run.folder, me, None, promoted)
         run.scratch = run.scratch / me.nonce

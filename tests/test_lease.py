@@ -414,6 +414,41 @@ def test_a_run_that_was_suspended_for_longer_than_its_lease_publishes_nothing(be
     assert leftovers(bench / "run") == []
 
 
+STOPS = """
+import os, signal
+from curate import docs
+from curate.cli import main
+from curate.pipelines import emit
+switch = {module}.point
+def stops(*given):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    switch(*given)
+{module}.point = stops
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["docs", "emit"])
+def test_a_run_that_is_suspended_just_before_it_switches_a_link_switches_nothing(bench: Path, module: str) -> None:
+    recipe = write_recipe(bench / "recipe.yaml", recipe_for(bench, stages=[{"select": {"how": "random", "budget": 20}}], target=False))
+    words = ["run", str(recipe), "--run", str(bench / "run"), "--workers", "1", "-q"]
+    first = subprocess.Popen([sys.executable, "-c", STOPS.format(module=module), *words], start_new_session=True, stderr=subprocess.PIPE, text=True,
+                             env=os.environ | {"CURATE_HOST": "there", "CURATE_LEASE_SECONDS": "1"})  # fmt: skip
+    try:
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED)
+        second = call(*words, "--set", "stages.select.budget=10")
+        assert second.returncode == 0, second.stderr
+        before = published(bench / "run"), (bench / "run" / "docs").readlink()
+        os.kill(first.pid, signal.SIGCONT)
+        said = first.communicate(timeout=60)[1]
+    finally:
+        end_group(first)
+    assert first.returncode == 75, said
+    assert "nothing more was published by this one" in said
+    assert (published(bench / "run"), (bench / "run" / "docs").readlink()) == before
+    assert leftovers(bench / "run") == []
+
+
 def test_of_two_runs_started_at_once_one_works_and_the_other_is_refused(bench: Path) -> None:
     recipe = write_recipe(bench / "recipe.yaml", recipe_for(bench, stages=[{"select": {"how": "random", "budget": 20}}], target=False))
     start = "import sys; sys.argv[0] = 'curate'; from curate import api, pipelines, runner; from curate.cli import main; sys.stdin.readline(); main()"
