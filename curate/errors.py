@@ -135,6 +135,19 @@ def machine_error(error: BaseException, doing: str) -> MachineError | None:
     return None
 
 
+@contextmanager
+def plainly(doing: str) -> Iterator[None]:
+    """Turn what other libraries raise in a block into what a user is told: an interruption, or the machine's fault."""
+    try:
+        yield
+    except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        if not isinstance(error, CurateError) and (short := machine_error(error, doing)):
+            raise short from error
+        raise
+
+
 def system_number(error: BaseException) -> int:
     """The system's number for an error, 0 where there is none."""
     said = str(error)

@@ -28,7 +28,7 @@ import msgspec
 
 from curate import registry
 from curate.engine import LocalEngine
-from curate.errors import ConfigError, CurateError, DataError, RunHeldError, StageError
+from curate.errors import ConfigError, CurateError, DataError, RunHeldError, StageError, plainly
 from curate.lease import (
     BEATS,
     FOLDER,
@@ -305,17 +305,22 @@ def execute(make: Callable[[], Run], wait: float) -> Outcome:
     """Carry a run out together with all who join it; whoever comes first leads."""
     while True:
         run = make()
-        me = this_process()
-        me = msgspec.structs.replace(me, joined=me.nonce)
-        got = acquire(run.folder, wait=wait, mine=me, admit=lambda other: bool(other.joined))
         try:
-            if isinstance(got, Lease):
-                return _lead(run, me, got)
-            return _follow(run, msgspec.structs.replace(me, joined=got.joined))
+            with plainly(f"the run in {run.folder}"):
+                return _take_part(run, wait)
         except WorkEndedError as end:
             if end.holder is not None:
                 return run.joined(end.holder)
             time.sleep(LOOK_SECONDS)
+
+
+def _take_part(run: Run, wait: float) -> Outcome:
+    me = this_process()
+    me = msgspec.structs.replace(me, joined=me.nonce)
+    got = acquire(run.folder, wait=wait, mine=me, admit=lambda other: bool(other.joined))
+    if isinstance(got, Lease):
+        return _lead(run, me, got)
+    return _follow(run, msgspec.structs.replace(me, joined=got.joined))
 
 
 def _lead(run: Run, me: Holder, lease: Lease) -> Outcome:

@@ -31,7 +31,7 @@ from typing import Literal
 
 import msgspec
 
-from curate.errors import ConfigError, CurateError, RunHeldError, interrupted
+from curate.errors import ConfigError, CurateError, RunHeldError, interrupted, machine_error
 
 FOLDER = ".lease"
 #: Seconds without a heartbeat after which a holder on another machine counts as dead.
@@ -396,6 +396,8 @@ def failure(error: BaseException | None) -> tuple[Literal["finished", "failed", 
         return "finished", "", 0
     if isinstance(error, KeyboardInterrupt) or interrupted(error):
         return "interrupted", "", 130
+    if not isinstance(error, CurateError):
+        error = machine_error(error, "the run") or error
     said = str(error) if isinstance(error, CurateError) else f"{type(error).__name__}: {error}"
     return "failed", said, int(getattr(error, "exit_code", 1))
 

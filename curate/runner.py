@@ -30,7 +30,15 @@ from curate import (
 )
 from curate.corpus import Corpus, Part, open_corpus
 from curate.engine import LocalEngine, available_cpus, in_order
-from curate.errors import ConfigError, CurateError, DataError, StageError, interrupted, machine_error
+from curate.errors import (
+    ConfigError,
+    CurateError,
+    DataError,
+    RunHeldError,
+    StageError,
+    machine_error,
+    plainly,
+)
 from curate.events import Events
 from curate.filenames import list_files
 from curate.joining import TASKS, Crew, pass_key
@@ -117,17 +125,7 @@ class Run:
 
     def execute(self) -> Outcome:
         """Carry the recipe out; raises a CurateError with nothing half-written where that cannot be."""
-        try:
-            return self._execute()
-        except Exception as error:
-            if interrupted(error):
-                raise KeyboardInterrupt from error
-            if not isinstance(error, CurateError) and (short := machine_error(error, f"the run in {self.folder}")):
-                raise short from error
-            raise
-
-    def _execute(self) -> Outcome:
-        with held(self.folder, wait=self.wait) as self.lease, emptied(self.scratch):
+        with plainly(f"the run in {self.folder}"), held(self.folder, wait=self.wait) as self.lease, emptied(self.scratch):
             return self.carry_out()
 
     def carry_out(self) -> Outcome:
@@ -217,14 +215,12 @@ class Run:
         """What a member says of a run that another has published."""
         assert self.crew is not None
         self.events.emit("note", text=f"{self.crew.share()}; published by {holder.described()}")
-        found: dict[str, int] = {}
-        size = 0
-        for row in read_table(self.folder / "funnel.parquet").to_pylist():
-            found[row["stage"]] = found.get(row["stage"], 0) + row["documents"]
-            size += row["bytes"]
-        mixture = self.folder / "mixture"
+        written = ledger.read(self.folder)
+        if written is None:
+            raise RunHeldError(f"{self.folder} was published by {holder.described()}, and is being worked in again; run the same command again")
+        meta = written.meta
         return Outcome(
-            self.folder, sum(found.values()), found.get("kept", 0), size, len(self.computed), mixture.resolve() if mixture.exists() else None,
+            self.folder, meta.documents, meta.kept, meta.text_bytes, len(self.computed), self.folder / meta.mixture if meta.mixture else None,
             self.warnings, time.perf_counter() - self.started, self.changes, stage_work(self),
         )  # fmt: skip
 
