@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from curate.errors import ConfigError
-from curate.events import Events
 from curate.lease import BEATS, Holder, Lease, Watch, failure, newest, read_holder, stamp
+
+if TYPE_CHECKING:
+    from curate.events import Events
 
 NAME = "status.json"
 #: Seconds between two writings of a status that moves.
