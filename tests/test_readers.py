@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -177,15 +176,13 @@ def test_row_groups_without_a_wanted_row_are_not_read(tmp_path: Path) -> None:
         compression="none",
         use_dictionary=False,
     )
-    corpus = open_one(path)
     column = pq.ParquetFile(path).metadata.row_group(0).column(0)
     data = bytearray(path.read_bytes())
     # Damage the first row group's pages: a reader that touches them fails.
     start = column.data_page_offset
     data[start : start + 20_000] = b"\xff" * 20_000
-    status = path.stat()
     path.write_bytes(data)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    corpus = open_one(path)
     rows = np.array([40_000, 79_999], dtype=np.int64)
     batches = read_part(corpus.layout, corpus.parts[0], rows=rows)
     assert texts(pa.Table.from_batches(batches)) == [second[0], second[-1]]
