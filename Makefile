@@ -7,7 +7,7 @@ NATIVE := $(wildcard native/*.c native/*.h)
 SAMPLE := data_samples/big
 RUN := runs/demo
 
-.PHONY: demo test lint types bench sanitize proof clean
+.PHONY: demo test lint types bench sanitize proof soak clean
 
 demo: $(VENV)/.core
 	@$(BIN)/python data_samples/make_sample.py $(SAMPLE)
@@ -41,6 +41,11 @@ bench: $(VENV)/.dev
 # The longer proofs: many kills, large random pools. `make test` has a short form of each.
 proof: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# Runs killed at random moments, compared byte for byte with undisturbed ones: SOAK=10000 for a night.
+SOAK ?= 200
+soak: $(VENV)/.dev
+	$(BIN)/python tests/soak.py --kills $(SOAK) --out benchmarks/results/soak.json
 
 # The kernels' tests once more under the address and undefined-behaviour sanitizers.
 sanitize: $(VENV)/.dev

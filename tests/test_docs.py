@@ -549,3 +549,16 @@ def rewrite() -> None:
 if __name__ == "__main__":
     os.chdir(ROOT)
     rewrite()
+
+
+def test_every_row_of_the_faults_table_has_a_code_and_names_tests_that_exist() -> None:
+    defined = {name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^def (test_\w+)\(", text_of(file), re.MULTILINE)}
+    page = re.sub(r"\\\|", "/", text_of(DOCS / "reliability.md"))
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ") and not line.startswith("| fault")]
+    assert len(rows) > 25
+    for row in rows:
+        assert len(row) == 6, row
+        assert re.search(r"\d", row[2]), row
+        named = re.findall(r"`(test_\w+)`", row[4])
+        assert named, row
+        assert set(named) <= defined, set(named) - defined
