@@ -81,7 +81,9 @@ def check(rotten: Rotten, kind: str, how: str) -> int:
     assert str(file.relative_to(run)) in repaired.stdout + repaired.stderr
     again = rotten.run("rough")
     assert again.returncode == 0, again.stderr
-    assert lasting(run) == rotten.expected
+    # What a frozen state was fitted on is not needed while the state stands, and nothing is fitted again.
+    not_needed = places(run, file) if kind == "store, fit" else set()
+    assert lasting(run) == {k: v for k, v in rotten.expected.items() if k not in not_needed}
     assert leftovers(run) == []
     return BAD_DATA
 
