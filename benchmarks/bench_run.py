@@ -111,7 +111,7 @@ def run_once(folder: Path, *more: str) -> tuple[float, float, int]:
     )
     out = folder / "run"
     shutil.rmtree(out, ignore_errors=True)
-    before = _children()
+    before = children()
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "curate", "run", str(recipe), "--run", str(out), "--workers", "2", "-q", *more], check=True)
     seconds = time.perf_counter() - start
@@ -119,10 +119,10 @@ def run_once(folder: Path, *more: str) -> tuple[float, float, int]:
     finished = next(e for e in events if e["event"] == "finished")
     published = sum(pq.read_metadata(f).num_rows for f in (out / "mixture" / "data").glob("*.parquet"))
     assert published == finished["kept"] == finished["documents"] * 5 // 100, "the run did not publish what it chose"
-    return _children() - before, seconds, finished["worker_peak_bytes"]
+    return children() - before, seconds, finished["worker_peak_bytes"]
 
 
-def _children() -> float:
+def children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
