@@ -33,7 +33,7 @@ from curate.recount import (
     StageRecord,
     apart,
 )
-from curate.store import digest, read_sealed, read_table
+from curate.store import digest, read_sealed, read_table, sealed
 from curate.targets import key_of, load_splits
 
 #: Bytes of files that one task hashes; opening a small one costs as much as reading so many bytes.
@@ -170,7 +170,7 @@ class Verifying:
             rows = read_table(self.folder / "stages.parquet").to_pylist()
             targets = msgspec.json.decode((self.folder / "recipe.lock.json").read_bytes())["targets_key"]
             stage = next(row for row in rows if row["label"] == label)
-            return [msgspec.json.encode([stage["key"], Path(stage["state"]).name, digest(key)]) for key in (targets, "")]
+            return [sealed([stage["key"], Path(stage["state"]).name, digest(key)]) for key in (targets, "")]
         except (CurateError, OSError, msgspec.MsgspecError, KeyError, TypeError, StopIteration):
             return []
 

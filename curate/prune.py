@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from curate import ledger, sharing
 from curate.errors import ConfigError, DataError
+from curate.store import read_sealed
 
 #: What a store's own folders are called; whatever else lies beside them is not ours to remove.
 _KEY = re.compile(r"[0-9a-f]{32}\Z")
@@ -95,13 +94,11 @@ def prune(folder: Path | str, *, dry_run: bool = False, keep: int = 1, forget: S
 def _frozen(run: Path, store: Path) -> set[Path]:
     """The states that a run froze: it goes back to one when its settings do."""
     found = set()
-    for file in (run / "frozen").glob("*.json"):
+    for file in sorted((run / "frozen").glob("*.json")):
         try:
-            key, name, _ = msgspec.json.decode(file.read_bytes(), type=tuple[str, str, str])
-        except msgspec.MsgspecError as error:
-            raise DataError(
-                f"{file} is damaged ({error}), so it cannot be known which state it keeps; delete it, and the next run fits that stage again"
-            ) from error
+            key, name, _ = read_sealed(file, tuple[str, str, str])
+        except DataError as error:
+            raise DataError(f"it cannot be known which state {file} keeps: {error}") from error
         found.add(store / key / "state" / name)
     return found
 

@@ -201,17 +201,22 @@ class _Sealed(msgspec.Struct):
 
 def write_sealed(path: Path, value: Any, scratch: Path) -> None:
     """Write a value as JSON beside the hash of its bytes: a small record in which a flipped digit would pass for another."""
+    write_bytes(path, sealed(value), scratch)
+
+
+def sealed(value: Any) -> bytes:
+    """What `write_sealed` writes."""
     body = msgspec.json.encode(value)
-    write_bytes(path, msgspec.json.encode(_Sealed(xxhash.xxh3_128_hexdigest(body), msgspec.Raw(body))), scratch)
+    return msgspec.json.encode(_Sealed(xxhash.xxh3_128_hexdigest(body), msgspec.Raw(body)))
 
 
 def read_sealed(path: Path, kind: type[T]) -> T:
     """Read what `write_sealed` wrote; DataError where it is damaged, FileNotFoundError where it is not there."""
     try:
-        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
-        if xxhash.xxh3_128_hexdigest(bytes(sealed.value)) != sealed.hash:
+        found = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        if xxhash.xxh3_128_hexdigest(bytes(found.value)) != found.hash:
             raise damaged(path, "its bytes do not have the hash that stands beside them")
-        return msgspec.json.decode(sealed.value, type=kind)
+        return msgspec.json.decode(found.value, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise damaged(path, str(error)) from error
 
