@@ -21,6 +21,7 @@ from curate import (
     docs,
     documents,
     finishing,
+    guards,
     ledger,
     licenses,
     records,
@@ -105,6 +106,7 @@ class Run:
         self.started = time.perf_counter()
         self.nodes: list[Node] = []
         self.warnings: list[str] = []
+        self.guarded: list[str] = []  # of the warnings, those of the guards: they stand in the data card
         self.computed: set[int] = set()
         self.rows: dict[int, int] = {}  # by part number, known once the first pass has been over a part
         self.version = __version__
@@ -169,6 +171,10 @@ class Run:
         """Write the wide table, the publication and the records, from what the passes have stored."""
         self.lease.check()
         wide = docs.write(self)
+        self.guarded = guards.check(self, wide)
+        for text in self.guarded:
+            self.warnings.append(text)
+            self.events.emit("warning", text=text)
         published = None
         if self.publish:
             from curate.pipelines import emit

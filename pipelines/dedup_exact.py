@@ -36,6 +36,7 @@ class DedupExact:
     version = 1
     Params = DedupExactParams
     keyless_params = ("keep", "priority", "by", "order", "against")
+    usually_drops = ("the pool was de-duplicated before, or each text carries something of its own (an id, a date)", ("dedup_exact", "minhash"))
     unpublished = ("of", *against.FIELDS.names)  # null at every document that is kept
 
     def __init__(self, params: DedupExactParams, context: Context) -> None:

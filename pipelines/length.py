@@ -36,6 +36,7 @@ class Length:
 
     version = 1
     Params = LengthParams
+    usually_drops = ("its bounds lie beyond the pool's lengths, or are in another unit than meant", ("length",))
     judge_params = ("min_bytes", "max_bytes", "min_words", "max_words")
 
     def __init__(self, params: LengthParams, context: Context) -> None:

@@ -85,6 +85,9 @@ class Minhash:
     version = 2  # 2: `unit: auto` cuts by runs of script, not by document
     Params = MinhashParams
     keyless_params = ("threshold", "bands", "rows", "bands_rule", "verify", "keep", "priority", "by", "order", "against")
+    usually_drops = (
+        "the pool was de-duplicated before, the threshold is too high, or each text carries much of its own (a header, a log's times)", ("minhash",),
+    )  # fmt: skip
     unlisted = (SIGNATURE, SUM, SHINGLES)
     unpublished = (*unlisted, "duplicate_of", "jaccard", *against.FIELDS.names)  # but for the unlisted, null at all that are kept
 

@@ -138,6 +138,7 @@ class Select:
 
     version = 1
     Params = SelectParams
+    selects = True  # it leaves out most on purpose: guards do not warn of that
     uses_seed = True
     uses_targets = True
 
@@ -151,6 +152,8 @@ class Select:
         self._check_meaning()
         if params.how == "random_balanced" and params.group_by is None and context.source is None:
             raise ConfigError("how: random_balanced needs a source: corpus: {source: COLUMN}, or group_by: COLUMN here")
+        # what guards look at: the best by a score; a summed log weight falls with length by what it is
+        self.ranks = params.how not in ("random", "random_balanced") and self.kind != "log_weight"
         self._group = params.group_by or (context.source if params.how == "random_balanced" else None)
 
     # -- what is read ---------------------------------------------------------------------------------------------
