@@ -10,6 +10,8 @@ import msgspec
 import yaml
 
 from curate.docs import Wide
+from curate.pipelines import provenance
+from curate.pipelines.provenance import cell
 from curate.recipe import EmitSpec, StageSpec
 from curate.textview import TextPlan
 
@@ -24,13 +26,15 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], folder: Path) -> None:
     """Write README.md, trainers/, and manifest.json."""
     rows = sum(f["rows"] for f in files)
-    (folder / "README.md").write_text(_card(run, wide, spec, rows), encoding="utf-8")
+    pool = provenance.fingerprint(run, wide)
+    (folder / "README.md").write_text(_card(run, wide, spec, rows, pool), encoding="utf-8")
     (folder / "trainers").mkdir()
     for name, content in _trainer_entries(run, spec).items():
         (folder / "trainers" / name).write_text(content, encoding="utf-8")
     manifest = {
         "format": 1, "files": files, "rows": rows, "bytes_of_text": _kept(wide)["bytes"], "words": _kept(wide)["words"],
-        "recipe": _resolved(run), "versions": _versions(),
+        "recipe": _resolved(run), "versions": _versions(), "pool": {"documents": wide.documents, "fingerprint": pool},
+        "warnings": run.guarded,
     }  # fmt: skip
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
 
@@ -51,7 +55,7 @@ def _resolved(run: Run) -> dict[str, Any]:
     recipe = run.recipe
     return {
         "name": recipe.name, "seed": recipe.seed, "text": recipe.corpus.text, "view": recipe.corpus.view, "id": recipe.corpus.id,
-        "source": recipe.corpus.source, "targets": {name: {"weight": spec.weight} for name, spec in recipe.targets.items()},
+        "source": recipe.corpus.source, "license": recipe.corpus.license, "licenses": recipe.corpus.licenses, "targets": {name: {"weight": spec.weight} for name, spec in recipe.targets.items()},
         "targets_hash": run.targets.key,
         "stages": [{"stage": _without_folders(s.stage), "as": s.label, **_settings(s)} for s in recipe.stages],
     }  # fmt: skip
@@ -76,12 +80,7 @@ def _without_folders(stage: str) -> str:
     return f"{PurePath(place).name}:{name}" if colon and place.endswith(".py") else stage
 
 
-def _cell(value: Any) -> str:
-    """A value as a cell of a table: on one line, its bars escaped."""
-    return " ".join(str(value).split()).replace("|", "\\|")
-
-
-def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int) -> str:
+def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int, pool: str) -> str:
     size = next((name for limit, name in _SIZES if rows < limit), "n>1T")
     ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
     front = {
@@ -96,17 +95,15 @@ def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int) -> str:
         "Words are runs of characters that are not white space; MB are 10^6 bytes of UTF-8.", "",
     ]  # fmt: skip
     lines += ["## What became of the documents", "", "| stage | reason | documents | MB |", "|---|---|---:|---:|"]
-    lines += [f"| {stage} | {_cell(reason)} | {n:,} | {size / 1e6:,.2f} |" for stage, reason, n, size in by_stage(funnel)]
+    lines += [f"| {stage} | {cell(reason)} | {n:,} | {size / 1e6:,.2f} |" for stage, reason, n, size in by_stage(funnel)]
     if run.recipe.corpus.source:
         lines += ["", "## Sources", "", "| source | read | kept | kept MB | share of kept documents |", "|---|---:|---:|---:|---:|"]
-        lines += [f"| {_cell(name)} | {r:,} | {k:,} | {b / 1e6:,.2f} | {k / max(1, kept['documents']):.1%} |" for name, r, k, b in by_source(funnel)]
-    lines += ["", "## How", "", f"Seed {run.recipe.seed}. Stages, in order, with every setting:", "", "```yaml",
-              yaml.safe_dump([{_without_folders(s.stage): {"as": s.label, **_settings(s)}} for s in run.recipe.stages], sort_keys=False, allow_unicode=True).strip(), "```"]  # fmt: skip
-    if run.recipe.targets:
-        lines += ["", "Targets: " + ", ".join(f"{name} ({run.targets.splits[name]['guide'].num_rows} guide documents)" for name in run.recipe.targets) + "."]
+        lines += [f"| {cell(name)} | {r:,} | {k:,} | {b / 1e6:,.2f} | {k / max(1, kept['documents']):.1%} |" for name, r, k, b in by_source(funnel)]
+    lines += provenance.licences(run, wide) + provenance.cuts(run, wide) + provenance.overlaps(run, wide) + provenance.warnings(run)
+    stages = [{_without_folders(s.stage): {"as": s.label, **_settings(s)}} for s in run.recipe.stages]
+    lines += provenance.making(run, wide, spec, stages, _versions(), pool)
     lines += _training(run, spec)
-    lines += ["", "Versions: " + ", ".join(f"{name} {value}" for name, value in _versions().items()) + ".", "",
-              "Columns that begin with `curate_` are this selection's measures; the others are the pool's own. Rows are in a seeded random order.", ""]  # fmt: skip
+    lines += ["", "Columns that begin with `curate_` are this selection's measures; the others are the pool's own. Rows are in a seeded random order.", ""]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -152,8 +152,9 @@ class Select:
         self._check_meaning()
         if params.how == "random_balanced" and params.group_by is None and context.source is None:
             raise ConfigError("how: random_balanced needs a source: corpus: {source: COLUMN}, or group_by: COLUMN here")
-        # what guards look at: the best by a score; a summed log weight falls with length by what it is
-        self.ranks = params.how not in ("random", "random_balanced") and self.kind != "log_weight"
+        self.by_score = params.how not in ("random", "random_balanced")
+        # whether guards look at the lengths of the best: a summed log weight falls with length by what it is
+        self.ranks = self.by_score and self.kind != "log_weight"
         self._group = params.group_by or (context.source if params.how == "random_balanced" else None)
 
     # -- what is read ---------------------------------------------------------------------------------------------

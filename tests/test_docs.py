@@ -28,6 +28,7 @@ from curate.catalog import OpenRun
 from curate.cli import cli, main
 from curate.conformance import check_stage
 from curate.corpus import TEXT, CorpusSpec, read_part
+from curate.guards import GuardsSpec
 from curate.recipe import CompareSpec, EmitSpec, TargetSpec
 
 ROOT = Path(__file__).parent.parent
@@ -293,7 +294,7 @@ def test_the_page_of_recipes_shows_the_problems_as_they_are_printed(
 
 
 SECTIONS: list[tuple[str, type]] = [
-    ("corpus", CorpusSpec), ("targets", TargetSpec), ("emit", EmitSpec), ("compare", CompareSpec),
+    ("corpus", CorpusSpec), ("targets", TargetSpec), ("emit", EmitSpec), ("compare", CompareSpec), ("guards", GuardsSpec),
     *((name, cls.Params) for name, cls in registry.known().items()),  # type: ignore[attr-defined]
 ]  # fmt: skip
 

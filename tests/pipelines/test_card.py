@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from run_folders import SMALL, recipe_for, run, small_rows, write_rows
 
 import curate
 
@@ -71,7 +72,7 @@ def test_settings_stand_in_the_card_and_paths_do_not(tmp_path: Path) -> None:
     by = {"file": str(tmp_path / "secret" / "scores.parquet"), "column": "s"}
     folder, _ = publish(tmp_path, ROWS["text"], stages=[{"select": {"by": by, "budget": 4, "as": "mine"}}], corpus={"id": "text"})
     text = (folder / "README.md").read_text()
-    settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["stages"]
     assert settings[0]["select"]["by"] == {"file": "scores.parquet", "column": "s", "id": "id"}
     assert settings[0]["select"]["as"] == "mine"
     assert "Seed 5." in text
@@ -121,3 +122,59 @@ def test_the_card_says_which_trainer_cannot_read_compressed_json_lines(tmp_path:
     folder, _ = publish(tmp_path, ROWS["text"], format="jsonl")
     assert "LLaMA-Factory does not read compressed JSON lines" in (folder / "README.md").read_text()
     assert front_matter(folder)["configs"][0]["data_files"][0]["path"] == "data/train-*.jsonl.zst"
+
+
+def test_the_recipe_of_the_card_makes_the_same_data_again_from_files_cut_otherwise(tmp_path: Path) -> None:
+    rows = small_rows()
+    for n in range(3):
+        write_rows(tmp_path / "pool" / f"{n}.parquet", rows[n::3])
+    first = run(recipe_for(tmp_path, corpus={"license": "source", "licenses": ["maths", "notes", "Code"]}), tmp_path / "first").mixture
+    write_rows(tmp_path / "other" / "all.parquet", rows[::-1])
+    assert first is not None
+    card = (first / "README.md").read_text()
+    asked = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert asked["targets"]["maths"]["test"] == ["TEST_OF_MATHS"]
+    asked["corpus"]["paths"] = [str(tmp_path / "other")]
+    asked["targets"]["maths"] |= {"guide": [str(SMALL / "guide.jsonl")], "test": [str(SMALL / "test.jsonl")]}
+    again = run(asked, tmp_path / "again").mixture
+    assert again is not None
+    for file in ("README.md", "manifest.json", "data/train-00000-of-00001.parquet"):
+        assert (first / file).read_bytes() == (again / file).read_bytes(), file
+
+
+def test_the_card_tells_licences_overlaps_cuts_and_the_pool(tmp_path: Path) -> None:
+    test = [json.loads(line) for line in (SMALL / "test.jsonl").read_text().splitlines()]
+    rows = [{"id": f"r{i}", "source": "s", "text": f"a text, number {i} of many", "terms": ["MIT", "mit ", "GPL", None][i % 4]} for i in range(40)]
+    rows += [{"id": "copied", "source": "s", "text": test[0]["text"], "terms": "MIT"}]
+    write_rows(tmp_path / "pool" / "a.parquet", rows)
+    stages = [{"dsir": {}}, {"select": {"by": "dsir", "budget": 10}}]
+    recipe = recipe_for(tmp_path, stages=stages, corpus={"license": "terms", "licenses": ["MIT"]})
+    result = run(recipe, tmp_path / "run")
+    folder = result.mixture
+    assert folder is not None
+    licences = {row[0]: row[1:3] for row in table_after(folder, "## Licences\n\nColumn `terms`; allowed: MIT.")}
+    assert licences == {"mit": ["21", "10"], "gpl": ["10", "0"], "(none)": ["10", "0"]}
+    assert table_after(folder, "## Overlap with the targets\n\nDocuments of the pool whose text equals one of a target's files. Copies of a test or a tuning file are dropped.") == [
+        ["maths", "guide", "40", "0", "0"], ["maths", "test", "40", "1", "0"],
+    ]  # fmt: skip
+    low, high = result.sql("SELECT min(select_score), max(select_score) FROM selected").row(0)
+    text = (folder / "README.md").read_text()
+    assert f"from {low:.6g} to {high:.6g}." in text
+    mark = json.loads((folder / "manifest.json").read_text())["pool"]["fingerprint"]
+    assert f"Pool: 41 documents, fingerprint `{mark}`" in text
+    for change in ({"text": "another"}, {"id": "other"}):
+        rows[0] |= change
+        write_rows(tmp_path / "pool" / "a.parquet", rows)
+        changed = run(recipe, tmp_path / "run").mixture
+        assert changed is not None
+        assert json.loads((changed / "manifest.json").read_text())["pool"]["fingerprint"] != mark
+
+
+def test_the_card_names_no_folder_that_against_names(tmp_path: Path) -> None:
+    write_rows(tmp_path / "pool" / "a.parquet", [{"id": "x", "source": "s", "text": "a text"}])
+    write_rows(tmp_path / "secret" / "old" / "b.parquet", [{"id": "y", "source": "s", "text": "another text"}])
+    run(recipe_for(tmp_path, paths=("secret/old",), stages=[], target=False), tmp_path / "secret" / "run")
+    stages = [{"dedup_exact": {"against": [str(tmp_path / "secret" / "run")]}}]
+    folder = run(recipe_for(tmp_path, stages=stages, target=False), tmp_path / "run").mixture
+    assert folder is not None
+    assert not any(str(tmp_path).encode() in f.read_bytes() for f in folder.rglob("*") if f.is_file())
