@@ -492,6 +492,20 @@ def explain(run_folder: str, identity: str) -> None:
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN")
+@click.option("--stage", metavar="LABEL", help="The stage that made the clusters (needed where there are several).")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="How many clusters.")
+@click.option("--members", type=click.IntRange(1), default=4, show_default=True, metavar="N", help="How many dropped documents of each.")
+def clusters(run_folder: str, stage: str | None, top: int, members: int) -> None:
+    """Show RUN's largest clusters of near-duplicates: their documents, and what differs between the texts."""
+    from curate import clusters as groups
+    from curate import show
+    from curate.catalog import OpenRun
+
+    click.echo(show.clusters(groups.largest(OpenRun(run_folder), stage, top=top, members=members)))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
 @click.option("--by-source", is_flag=True, help="Counts by source too.")
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Also show N random documents of each reason.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the examples.")

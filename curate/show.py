@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from curate.api import Result
     from curate.catalog import OpenRun
     from curate.checks import Report
+    from curate.clusters import Cluster
     from curate.diff import Diff
     from curate.funnel import Example
     from curate.outcome import Outcome
@@ -400,6 +401,23 @@ def explanation(document: dict[str, Any]) -> str:
     if len(text) > HEAD:
         lines.append(f"    ... ({len(text) - HEAD:,} more characters)")
     return "\n".join(lines)
+
+
+def clusters(found: Sequence[Cluster]) -> str:
+    """Clusters of near-duplicates, each with the document that stays and some that do not, and how these differ from it."""
+    if not found:
+        return "no document is near to another"
+    blocks = []
+    for cluster in found:
+        lines = [f"{cluster.size:,} documents, {cluster.bytes:,} bytes: {cluster.identity}"]
+        for member in cluster.members:
+            index = "stays" if member.difference is None else "    -" if member.jaccard is None else f"{member.jaccard:.3f}"
+            lines.append(f"  {index}  {member.identity}  {member.bytes:,} bytes  {member.file} row {member.row}")
+            lines += [f"         {member.difference}"] if member.difference is not None else []
+        if cluster.size > len(cluster.members):
+            lines.append(f"  and {cluster.size - len(cluster.members):,} more")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
 def examples(found: Sequence[Example]) -> str:
