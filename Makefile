@@ -7,7 +7,7 @@ NATIVE := $(wildcard native/*.c native/*.h)
 SAMPLE := data_samples/big
 RUN := runs/demo
 
-.PHONY: demo test lint types bench sanitize proof soak clean
+.PHONY: demo test lint types bench sanitize proof soak fuzz clean
 
 demo: $(VENV)/.core
 	@$(BIN)/python data_samples/make_sample.py $(SAMPLE)
@@ -46,6 +46,11 @@ proof: $(VENV)/.dev
 SOAK ?= 200
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py --kills $(SOAK) --out benchmarks/results/soak.json
+
+# Damaged files at random: each is read with every row accounted for, or refused by name; the outcome in benchmarks/results/fuzz.json.
+FUZZ ?= 3000
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzzing.py proof $(FUZZ) benchmarks/results/fuzz.json
 
 # The kernels' tests once more under the address and undefined-behaviour sanitizers.
 sanitize: $(VENV)/.dev

@@ -45,10 +45,7 @@ def build(run: Run) -> Path:
     making.unlink(missing_ok=True)
     with writing(run.folder / "catalog.duckdb"), duckdb.connect(str(making)) as con:
         layout = run.corpus.layout
-        for name, query in _views(
-            run.folder, readable(layout, run.nodes), layout.text_columns, [f.path for f in run.corpus.files]
-        ).items():
-            con.execute(f"CREATE VIEW {name} AS {query}")
+        _make(con, _views(run.folder, readable(layout, run.nodes), layout.text_columns, [f.path for f in run.corpus.files]))
     sync(making)
     os.replace(making, run.folder / "catalog.duckdb")
     return run.folder / "catalog.duckdb"
@@ -68,7 +65,8 @@ def _write_stages(run: Run) -> None:
 
 def readable(layout: Layout, nodes: Sequence[Node]) -> bool:
     """Whether the text is a plain column of rows that are all fine and no stage changes it: then DuckDB may read it by itself."""
-    return layout.text_kind == "column" and layout.spec.on_error == "fail" and not any(node.rewrites for node in nodes)
+    fine = layout.text_kind == "column" and layout.spec.on_error == "fail" and not layout.damage
+    return fine and not any(node.rewrites for node in nodes)
 
 
 def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str]) -> dict[str, str]:
@@ -84,9 +82,27 @@ def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str
     return views
 
 
+def _make(con: duckdb.DuckDBPyConnection, views: dict[str, str]) -> list[str]:
+    """Make the views and return their names; `texts` is left out where DuckDB refuses a file that we could read."""
+    import duckdb
+
+    made = []
+    for name, query in views.items():
+        try:
+            con.execute(f"CREATE VIEW {name} AS {query}")
+        except duckdb.Error:
+            if name != "texts":
+                raise
+        else:
+            made.append(name)
+    return made
+
+
 def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | None:
     """doc, curate_identity, text, where DuckDB itself can read it: a plain column of parquet, jsonl or csv."""
     column = quote(columns[0])
+    if any(_kind(file) == "jsonl" and _begins_with_a_mark(file) for file in files):
+        return None  # DuckDB refuses JSON after a byte order mark
     branches = []
     for kind in sorted({_kind(f) for f in files}):
         paths = [f for f in files if _kind(f) == kind]
@@ -110,6 +126,14 @@ def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | No
         else:
             return None
     return f"SELECT d.doc, d.curate_identity, t.text FROM ({' UNION ALL '.join(branches)}) t JOIN ({docs}) d ON t.file = d.file AND t.row = d.row"
+
+
+def _begins_with_a_mark(file: str) -> bool:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(3) == b"\xef\xbb\xbf"
+    except OSError:
+        return False  # whoever asks for its text is told that it is gone
 
 
 def plain(path: str) -> str:
@@ -150,9 +174,8 @@ class OpenRun:
         views = _views(
             self.folder, lock["text"]["readable"], lock["text"]["columns"], [f[0] for f in lock["inputs"]]
         )
-        for name, query in views.items():
-            con.execute(f"CREATE VIEW {name} AS {query}")
-        if texts and "texts" not in views:
+        made = _make(con, views)
+        if texts and "texts" not in made:
             con.register("texts_as_read", pa.RecordBatchReader.from_batches(_TEXTS, self._texts()))
             con.execute("CREATE VIEW texts AS SELECT doc, curate_identity, text FROM texts_as_read JOIN docs USING (doc)")
         return con

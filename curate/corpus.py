@@ -14,9 +14,9 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,13 +27,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curate.delimited import read_delimited, scan_delimited
+from curate.decompress import Break
+from curate.delimited import Reading, read_delimited, scan_delimited
 from curate.errors import ConfigError, DataError, InternalError
 from curate.filenames import Format, list_files
-from curate.filescan import Chunk, Places, Range, hash_file, reading
+from curate.filescan import Chunk, Places, Range, chosen, hash_file, reading
 from curate.jsonl import JsonColumn, line_number, read_jsonl, scan_jsonl
 from curate.jsonshape import Shape
-from curate.readers import TableScan, read_arrow, read_parquet, scan_arrow, scan_parquet
+from curate.readers import TableScan, damaged_groups, read_arrow, read_parquet, scan_arrow, scan_parquet
 from curate.textview import (
     BAD,
     TEXT,
@@ -106,7 +107,8 @@ class SourceFile(msgspec.Struct, frozen=True):
     `path` is absolute, `content` the xxh3-128 of its bytes as 32 hex digits. `detail` is what opening it
     found (columns, ranges), for the next time that it is opened unchanged. `ctime_ns` changes with every write
     and cannot be set back, as `mtime_ns` can; 0 where it was not recorded. `doubt`: it was changed so shortly
-    before that neither can say whether it is the same; the next opening hashes it.
+    before that neither can say whether it is the same; the next opening hashes it. `damage` is why rows of a
+    parquet file cannot be read, by row group; None where nobody has looked, which only a quarantine does.
     """
 
     path: str
@@ -116,6 +118,7 @@ class SourceFile(msgspec.Struct, frozen=True):
     detail: str = ""
     ctime_ns: int = 0
     doubt: bool = False
+    damage: dict[int, str] | None = None
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -144,7 +147,10 @@ class Layout:
 
     `schema` has the user's columns, unified over all files; `text_columns` are those that the text is
     made of.
-    `hints` are by path what reading needs besides: of csv the block size, of Arrow 1 where it is compressed.
+    `hints` are by path what reading needs besides: of csv the block size, negative where the file must be
+    recoded; of Arrow 1 where it is compressed. `damage` is by path why rows cannot be read, by place: in
+    compressed text the number of its bytes that are sound, in parquet the row group. A text with damage has
+    a last row that stands for all that is lost; one whose reason is "" is whole, but must be read so far only.
     """
 
     spec: CorpusSpec
@@ -153,11 +159,14 @@ class Layout:
     files: dict[str, SourceFile]
     json: dict[str, JsonColumn]
     hints: dict[str, int]
+    damage: dict[str, dict[int, str]]
 
     def of(self, parts: Iterable[Part]) -> Layout:
         """The same for some parts only: a task carries what it reads, not the whole corpus."""
         files = {part.file: self.files[part.file] for part in parts}
-        return replace(self, files=files, hints={f: self.hints[f] for f in files if f in self.hints})
+        hints = {file: self.hints[file] for file in files if file in self.hints}
+        damage = {file: self.damage[file] for file in files if file in self.damage}
+        return replace(self, files=files, hints=hints, damage=damage)
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -179,11 +188,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Corpus:
-    """An opened corpus: how to read it, its files, and its parts in order of reading."""
+    """An opened corpus: how to read it, its files, and its parts in order of reading.
+
+    `warnings` name what a quarantine sets aside because it cannot be read.
+    """
 
     layout: Layout
     files: list[SourceFile]
     parts: list[Part]
+    warnings: list[str] = field(default_factory=list)
 
 
 class _Detail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -203,6 +216,7 @@ class _Detail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: str = ""
     column_bytes: list[dict[str, int]] | None = None
     packed: bool = False
+    broken: Break | None = None
 
 
 @dataclass
@@ -219,6 +233,8 @@ class _Opened:
     hint: int = 0
     ctime_ns: int = 0
     doubt: bool = False
+    broken: Break | None = None
+    damage: dict[int, str] | None = None
 
 
 def open_corpus(
@@ -251,18 +267,32 @@ def open_corpus(
         opened.append(file)
     columns = [file.columns for file in opened]
     names = column_names(columns)
+    lost = next((file for file in opened if file.broken is not None and file.broken.reason), None)
+    if lost is not None and lost.broken is not None and not names:
+        raise DataError(f"expected a row that can be read, got {lost.broken.reason}: {lost.path}; fetch or write it again")
     if not any(file.ranges for file in opened):
         raise DataError(f"expected at least one row, got none in {_shown(listed)}; check `paths`")
     plan = plan_text(spec.text, spec.view, names, turn_columns(columns))
     _check_columns(spec, names, plan, opened)
     labels = frozenset(name for name in (spec.id, spec.source, spec.license) if name is not None)
     unified = unify(columns, plan, labels, strict=spec.on_error == "fail")
-    _hash_all(opened)
-    files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail, f.ctime_ns, f.doubt) for f in opened]
-    bare = {file.path: msgspec.structs.replace(file, detail="") for file in files}
+    _hash_all(opened, check=spec.on_error == "quarantine")
+    files = [SourceFile(f.path, f.size, f.mtime_ns, f.content, f.detail, f.ctime_ns, f.doubt, f.damage) for f in opened]
+    bare = {file.path: msgspec.structs.replace(file, detail="", damage=None) for file in files}
     hints = {file.path: file.hint for file in opened if file.hint}
-    layout = Layout(spec, unified.schema, plan, bare, unified.json, hints)
-    return Corpus(layout, files, _parts(opened, plan))
+    damage = {} if spec.on_error == "fail" else {f.path: f.damage for f in opened if f.damage}
+    damage |= {file.path: dict([file.broken]) for file in opened if file.broken is not None}
+    layout = Layout(spec, unified.schema, plan, bare, unified.json, hints, damage)
+    return Corpus(layout, files, _parts(opened, plan), _warnings(damage, bare))
+
+
+def _warnings(damage: Mapping[str, Mapping[int, str]], files: Mapping[str, SourceFile]) -> list[str]:
+    return [
+        f"warning: {path}: {reason}; what cannot be read is set aside and counted: fetch or write the file again"
+        for path, places in damage.items()
+        for reason in places.values()
+        if reason and path in files
+    ]
 
 
 def _shown(listed: Sequence[tuple[str, Format]]) -> str:
@@ -288,7 +318,10 @@ def _scan(
         columns = FileColumns(path, delimited={name: int(kinds) for name, kinds in detail.columns})
     text = msgspec.json.encode(detail).decode()
     hint = detail.block or int(detail.packed)
-    return _Opened(path, format, size, mtime_ns, columns, detail.ranges, detail.column_bytes, content, text, hint)
+    return _Opened(
+        path, format, size, mtime_ns, columns, detail.ranges, detail.column_bytes, content, text, hint, broken=detail.broken,
+        damage=old.damage if old is not None else None,
+    )  # fmt: skip
 
 
 def _remembered(old: SourceFile | None, format: Format, part_bytes: int, strict: bool) -> _Detail | None:
@@ -318,10 +351,11 @@ def _go_through(path: str, format: Format, part_bytes: int, strict: bool) -> _De
     if format == "jsonl":
         lines = scan_jsonl(path, part_bytes, strict=strict)
         packed = [(name, shape.pack()) for name, shape in lines.columns.items()]
-        return _Detail(format, part_bytes, strict, packed, lines.ranges)
+        return _Detail(format, part_bytes, strict, packed, lines.ranges, broken=lines.broken)
     rows = scan_delimited(path, format, strict=strict)
     ranges = [Range(0, 0, 0, rows.rows, rows.bytes)] if rows.rows else []
-    return _Detail(format, part_bytes, strict, list(rows.kinds.items()), ranges, rows.block)
+    block = -rows.block if rows.recoded else rows.block
+    return _Detail(format, part_bytes, strict, list(rows.kinds.items()), ranges, block, broken=rows.broken)
 
 
 def _check_columns(spec: CorpusSpec, names: Sequence[str], plan: TextPlan, opened: Sequence[_Opened]) -> None:
@@ -358,17 +392,24 @@ def _check_columns(spec: CorpusSpec, names: Sequence[str], plan: TextPlan, opene
                 )
 
 
-def _hash_all(opened: Sequence[_Opened]) -> None:
-    todo = [file for file in opened if not file.content]
+def _hash_all(opened: Sequence[_Opened], *, check: bool) -> None:
+    """Hash the files whose content is not known; with `check` look for row groups that cannot be read too."""
+
+    def look(file: _Opened) -> None:
+        file.content = file.content or hash_file(file.path)
+        if check and file.format == "parquet" and file.damage is None:
+            file.damage = damaged_groups(file.path)
+
+    todo = [f for f in opened if not f.content or (check and f.format == "parquet" and f.damage is None)]
     if len(todo) < 2:
         for file in todo:
-            file.content = hash_file(file.path)
+            look(file)
         return
     # Largest first, so that the last thread is not left with the largest.
     todo.sort(key=lambda file: -file.size)
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        for file, content in zip(todo, pool.map(hash_file, [file.path for file in todo]), strict=True):
-            file.content = content
+        for _ in pool.map(look, todo):
+            pass
 
 
 def _parts(opened: Sequence[_Opened], plan: TextPlan) -> list[Part]:
@@ -454,16 +495,39 @@ def _chunks(
     if rows is not None and not len(rows):
         return iter(())
     names = list(dict.fromkeys([*columns, *(layout.plan.columns if text else ())]))
+    damage = layout.damage.get(part.file, {})
     if part.format == "parquet":
-        return read_parquet(part.file, part.start, part.stop, names, rows, batch_bytes)
+        return read_parquet(part.file, part.start, part.stop, names, rows, batch_bytes, damage)
     if part.format == "arrow":
         packed = part.file in layout.hints
         return read_arrow(part.file, part.start, part.stop, names, rows, batch_bytes, packed=packed)
+    sound, reason = next(iter(damage.items()), (None, ""))
     if part.format == "jsonl":
         carried = {name: layout.json[name] for name in columns if name in layout.json}
         plan = layout.plan if text else None
-        return read_jsonl(part.file, part.start, part.stop, carried, plan, rows, batch_bytes)
-    return read_delimited(part.file, part.format, layout.hints[part.file], names, rows)
+        chunks = read_jsonl(part.file, part.start, part.stop, carried, plan, rows, batch_bytes, sound)
+    else:
+        block = layout.hints[part.file]
+        how = Reading(abs(block), block < 0, sound)
+        chunks = read_delimited(part.file, part.format, how, names, rows)
+    return _to_the_break(chunks, part.rows - 1, reason, rows) if reason else chunks
+
+
+def _to_the_break(chunks: Iterator[Chunk], lost: int, reason: str, rows: Places | None) -> Iterator[Chunk]:
+    """Yield the rows before `lost`, and that one, which stands for all that damage took, with the reason."""
+    for chunk in chunks:
+        fine = int(np.searchsorted(chunk.rows, lost))
+        if fine < len(chunk.rows):
+            chunk = Chunk(
+                chunk.rows[:fine],
+                {name: array.slice(0, fine) for name, array in chunk.columns.items()},
+                {name: array.slice(0, fine) for name, array in chunk.inputs.items()},
+                None if chunk.bad is None else chunk.bad.slice(0, fine),
+            )
+        if fine:
+            yield chunk
+    if len(chosen(lost, lost + 1, rows)):
+        yield Chunk(np.array([lost], dtype=np.int64), {}, {}, pa.array([reason], pa.string()))
 
 
 def _arrays(
@@ -546,7 +610,8 @@ def file_location(layout: Layout, part: Part, row: int) -> str:
     """
     where = f"{part.file}, row {part.first_row + row} (0-based"
     if part.format == "jsonl":
-        where += f"; line {line_number(part.file, part.start, row)}"
+        sound = next(iter(layout.damage.get(part.file, ())), None)
+        where += f"; line {line_number(part.file, part.start, row, sound)}"
     return where + ")"
 
 

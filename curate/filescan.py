@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from curate.decompress import SoundText
 from curate.errors import DataError, OutOfMemoryError, machine_error, system_number
 from curate.filenames import Compression, compression_of
 
@@ -60,7 +61,7 @@ def reading(path: str, what: str = "file") -> Iterator[None]:
     """Turn what the libraries raise about a file's bytes into a DataError that names the file."""
     try:
         yield
-    except (OSError, EOFError, pa.ArrowException) as error:
+    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
         found = machine_error(error, f"could not read {path}")
         if found and (isinstance(found, OutOfMemoryError) or system_number(error) in (errno.EMFILE, errno.ENFILE)):
             raise found from error
@@ -76,12 +77,22 @@ def reading(path: str, what: str = "file") -> Iterator[None]:
 
 
 @contextmanager
-def open_bytes(path: str, start: int = 0, compression: Compression | None = None) -> Iterator[pa.NativeFile]:
+def open_bytes(
+    path: str, start: int = 0, compression: Compression | None = None, sound: int | None = None
+) -> Iterator[Any]:
     """Open a text file for reading from a byte on, decompressed where it is compressed.
 
     A compressed file that ends early raises when its end is read; one of no bytes has lost even its header.
+    With `sound` only that many bytes of its text are read, which is how a damaged one is.
     """
     compression = compression or compression_of(path)
+    if compression is not None and sound is not None:
+        text = SoundText(path, compression, sound)
+        try:
+            yield text
+        finally:
+            text.close()
+        return
     if compression is None:
         with pa.OSFile(path, "rb") as file:
             file.seek(start)

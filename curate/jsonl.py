@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from curate.decompress import Break, find_break
 from curate.errors import DataError
 from curate.filenames import compression_of
 from curate.filescan import BLOCK_BYTES, Chunk, Places, Range, open_bytes, reading
@@ -39,10 +40,14 @@ class JsonColumn(NamedTuple):
 
 
 class JsonScan(NamedTuple):
-    """The shapes of all columns, in order of first appearance, and the ranges of the parts."""
+    """The shapes of all columns, in order of first appearance, the ranges of the parts, and where it breaks off.
+
+    `broken` None: the whole file is sound.
+    """
 
     columns: dict[str, Shape]
     ranges: list[Range]
+    broken: Break | None = None
 
 
 class Fault(NamedTuple):
@@ -71,8 +76,11 @@ def parse_line(line: bytes) -> Row | Fault:
     return row if type(row) is dict else Fault(f"not a JSON object: {json_kind(row)}", "")
 
 
-def _line_blocks(stream: Any, size: int | None) -> Iterator[list[bytes]]:
-    """Yield the lines of the next `size` bytes, or of all, without their newlines, some at a time."""
+def _line_blocks(stream: Any, size: int | None, *, whole: bool = False) -> Iterator[list[bytes]]:
+    """Yield the lines of the next `size` bytes, or of all, without their newlines, some at a time.
+
+    With `whole` a last line that has no newline is left out.
+    """
     held: list[bytes] = []
     left = size
     while left is None or left > 0:
@@ -90,7 +98,7 @@ def _line_blocks(stream: Any, size: int | None) -> Iterator[list[bytes]]:
             yield lines
         held.append(last)
     rest = b"".join(held)
-    if rest:
+    if rest and not whole:
         yield [rest]
 
 
@@ -101,23 +109,48 @@ def _is_blank(line: bytes) -> bool:
 def scan_jsonl(path: str, part_bytes: int, *, strict: bool) -> JsonScan:
     """Read a whole file once: every row's keys and kinds, and the line boundaries that cut it into parts.
 
-    A compressed file is one range, 0..0. With `strict` the first bad line raises DataError; without, bad
-    lines count as rows and are reported when they are read.
+    A compressed file is one range, 0..0. With `strict` the first bad line raises DataError, and so does
+    compressed data that is damaged; without, bad lines count as rows and are reported when they are read,
+    and all that damage took counts as one row more, the last.
     """
     shapes = RowShapes()
     with reading(path):
         compressed = compression_of(path)
-        with open_bytes(path, compression=compressed) as stream:
-            ranges = _scan(path, stream, shapes, None if compressed else part_bytes, strict)
-    if compressed and ranges:
-        ranges = [ranges[0]._replace(start=0, stop=0)]
-    return JsonScan(shapes.columns, ranges)
+        if compressed is None:
+            with open_bytes(path) as stream:
+                return JsonScan(shapes.columns, _scan(path, stream, shapes, part_bytes, strict))
+        try:
+            with open_bytes(path, compression=compressed) as stream:
+                ranges = _scan(path, stream, shapes, None, strict)
+            broken = None
+        except (OSError, EOFError, pa.ArrowException):
+            broken = find_break(path, compressed)
+            shapes = RowShapes()
+            with open_bytes(path, compression=compressed, sound=broken.sound) as stream:
+                ranges = _scan(path, stream, shapes, None, strict, whole=bool(broken.reason))
+    rows = ranges[0].rows if ranges else 0
+    if broken is not None and broken.reason:
+        if strict:
+            raise _broken_off(path, rows, broken)
+        rows += 1
+    return JsonScan(shapes.columns, [Range(0, 0, 0, rows, ranges[0].bytes if ranges else 0)] if rows else [], broken)
 
 
-def _scan(path: str, stream: Any, shapes: RowShapes, part_bytes: int | None, strict: bool) -> list[Range]:
+def _broken_off(path: str, row: int, broken: Break) -> DataError:
+    return DataError(
+        f"expected sound compressed data, got {broken.reason}: {path}, row {row} (0-based; line "
+        f"{line_number(path, 0, row, broken.sound) + 1}, after byte {broken.sound} of the text); fetch or write it again, "
+        "leave it out of `paths`, or set `on_error: quarantine` to keep the rows before the damage and count the rest as one"
+    )
+
+
+def _scan(
+    path: str, stream: Any, shapes: RowShapes, part_bytes: int | None, strict: bool, *, whole: bool = False
+) -> list[Range]:
+    """Go through the lines; `whole` leaves out a last line without its newline."""
     ranges: list[Range] = []
     start = offset = first_row = row_number = line_number = 0
-    for lines in _line_blocks(stream, None):
+    for lines in _line_blocks(stream, None, whole=whole):
         for line in lines:
             line_number += 1
             begin = offset
@@ -159,12 +192,13 @@ def _array_error(path: str) -> DataError:
     )
 
 
-def line_number(path: str, start: int, row: int) -> int:
+def line_number(path: str, start: int, row: int, sound: int | None = None) -> int:
     """Return the line, counting from 1, of the row `row` of the part that begins at byte `start`.
 
-    Reads the file up to there: for messages, not for every row.
+    Reads the file up to there, or to its last line: for messages, not for every row. `sound` is as for
+    `open_bytes`.
     """
-    with reading(path), open_bytes(path) as stream:
+    with reading(path), open_bytes(path, sound=sound) as stream:
         lines = 0
         left = start
         while left > 0:
@@ -173,7 +207,7 @@ def line_number(path: str, start: int, row: int) -> int:
                 break
             lines += data.count(b"\n")
             left -= len(data)
-        for block in _line_blocks(stream, None):
+        for block in _line_blocks(stream, None, whole=sound is not None):
             for line in block:
                 lines += 1
                 if lines == 1 and line.startswith(_BOM):
@@ -193,12 +227,14 @@ def read_jsonl(
     plan: TextPlan | None,
     rows: Places | None,
     batch_bytes: int,
+    sound: int | None = None,
 ) -> Iterator[Chunk]:
     """Yield the rows of the bytes start..stop (0..0: a whole compressed file), about `batch_bytes` at a time.
 
-    `columns` are the columns wanted and how they are carried, `plan` what the text needs.
+    `columns` are the columns wanted and how they are carried, `plan` what the text needs; `sound` is as for
+    `open_bytes`.
     """
-    with reading(path), open_bytes(path, start) as stream:
+    with reading(path), open_bytes(path, start, sound=sound) as stream:
         held: list[bytes] = []
         numbers: list[int] = []
         size = 0

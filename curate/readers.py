@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import DataError
 from curate.filescan import Chunk, Places, Range, chosen, reading
+from curate.textview import taken
 
 # Small batches cost calls, large ones leave the cache: 8,192 rows were read as fast as 65,536 within a row
 # group, and faster across row groups. 16,384 rows of 500 bytes are 8 MB.
@@ -20,6 +21,8 @@ MOST_ROWS = 16_384
 FEWEST_ROWS = 8
 # Enough rows to see how long values are where the file stores each distinct value once.
 PEEK_ROWS = 256
+# What a look for damage holds at a time.
+BATCH_BYTES = 4_000_000
 # Read a column's pages through a window, instead of the whole column of a row group at once.
 WINDOW_BYTES = 1 << 20
 
@@ -94,7 +97,11 @@ def scan_parquet(path: str, part_bytes: int) -> TableScan:
     with reading(path, "parquet file"), _parquet(path) as file:
         schema = _one_of_each(path, file.schema_arrow)
         units = []
+        promised = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        if min(promised, default=0) < 0 or sum(promised) != file.metadata.num_rows:
+            raise OSError(f"a footer that promises {file.metadata.num_rows} rows, in row groups of {promised[:9]}")
         for number in range(file.metadata.num_row_groups):
+            _check_columns(file, number)
             group = file.metadata.row_group(number)
             columns: dict[str, int] = {}
             for place in range(group.num_columns):
@@ -107,43 +114,89 @@ def scan_parquet(path: str, part_bytes: int) -> TableScan:
     return TableScan(schema, *_cut(units, part_bytes))
 
 
+def _check_columns(file: pq.ParquetFile, number: int) -> None:
+    """Have a row group's footer looked at where what is wrong with it can be told.
+
+    `row_group(n).column(m)` throws a C++ exception over damaged size statistics, which nothing in pyarrow
+    catches: the process is gone. Opening a reader of no rows goes over the same metadata, and raises.
+    """
+    for _ in file.reader.iter_batches(0, row_groups=[number], use_threads=False):
+        raise OSError(f"row group {number} has rows where none were asked for")
+
+
+def damaged_groups(path: str) -> dict[int, str]:
+    """Read a whole parquet file, all columns; return why the row groups that cannot be read cannot."""
+    found: dict[int, str] = {}
+    with reading(path, "parquet file"), _parquet(path) as file:
+        names = file.schema_arrow.names
+        for number in range(file.metadata.num_row_groups):
+            promised = file.metadata.row_group(number).num_rows
+            try:
+                rows = 0
+                if promised:
+                    at_once = _rows_at_once(file, number, names, BATCH_BYTES)
+                    for batch in file.iter_batches(at_once, row_groups=[number], use_threads=False):
+                        rows += batch.num_rows
+                if rows != promised:
+                    raise OSError(f"{rows} rows where the footer promises {promised}")
+            except (OSError, EOFError, pa.ArrowException) as error:
+                why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                found[number] = f"damaged row group {number} ({promised} rows): {why}"
+    return found
+
+
 def read_parquet(
-    path: str, start: int, stop: int, names: Sequence[str], rows: Places | None, batch_bytes: int
+    path: str,
+    start: int,
+    stop: int,
+    names: Sequence[str],
+    rows: Places | None,
+    batch_bytes: int,
+    damage: Mapping[int, str] | None = None,
 ) -> Iterator[Chunk]:
     """Yield the rows of the row groups start..stop, or the sorted `rows` of them, some MB at a time.
 
-    Row groups without a wanted row are not read. A row group of any size is read through small windows.
+    Row groups without a wanted row are not read. A row group of any size is read through small windows. Of
+    those in `damage` nothing is read: each of their rows has the reason.
     """
+    damage = damage or {}
     with reading(path, "parquet file"), _parquet(path) as file:
         have = [name for name in names if name in file.schema_arrow.names]
         sizes = [file.metadata.row_group(number).num_rows for number in range(start, stop)]
         firsts = np.concatenate([[0], np.cumsum(sizes)])
-        if not have:
-            yield from _rows_only(int(firsts[-1]), rows)
-            return
         at_once = 0
-        for groups in _runs(sizes, firsts, rows):
+        for groups in _runs(sizes, firsts, rows, {number - start for number in damage}):
             numbers = [start + group for group in groups]
+            row, end = int(firsts[groups[0]]), int(firsts[groups[-1] + 1])
+            if not have or numbers[0] in damage:
+                yield from _rows_only(end - row, rows, row, damage.get(numbers[0]))
+                continue
             at_once = at_once or _rows_at_once(file, numbers[0], have, batch_bytes)
-            row = int(firsts[groups[0]])
             for batch in file.iter_batches(at_once, row_groups=numbers, columns=have, use_threads=False):
                 yield from _picked(batch, row, have, rows)
                 row += batch.num_rows
+            if row != end:
+                raise OSError(f"row groups {numbers[0]} to {numbers[-1]} hold {row - end:+} rows more than the footer promises")
 
 
-def _runs(sizes: Sequence[int], firsts: Places, rows: Places | None) -> Iterator[list[int]]:
+def _runs(
+    sizes: Sequence[int], firsts: Places, rows: Places | None, alone: Container[int] = ()
+) -> Iterator[list[int]]:
     """Group the row groups that are read by one iterator: large ones singly, small neighbours together.
 
-    An iterator over many row groups joins their chunks, which costs more than it saves for large ones.
+    An iterator over many row groups joins their chunks, which costs more than it saves for large ones. Those
+    in `alone` share with none.
     """
     run: list[int] = []
     held = 0
     for group, size in enumerate(sizes):
         wanted = size > 0 and len(chosen(int(firsts[group]), int(firsts[group + 1]), rows)) > 0
-        if run and (not wanted or held + size > MOST_ROWS):
+        if run and (not wanted or group in alone or held + size > MOST_ROWS):
             yield run
             run, held = [], 0
-        if wanted:
+        if wanted and group in alone:
+            yield [group]
+        elif wanted:
             run.append(group)
             held += size
     if run:
@@ -172,21 +225,22 @@ def _rows_at_once(file: pq.ParquetFile, number: int, names: Sequence[str], batch
     return int(min(MOST_ROWS, max(FEWEST_ROWS, batch_bytes / max(each, 1))))
 
 
-def _rows_only(count: int, rows: Places | None, start: int = 0) -> Iterator[Chunk]:
-    """Yield chunks without columns for the rows start..start+count, where the file has no wanted column."""
+def _rows_only(count: int, rows: Places | None, start: int = 0, reason: str | None = None) -> Iterator[Chunk]:
+    """Yield chunks without columns for the rows start..start+count: the file has none, or `reason` says why."""
     for first in range(start, start + count, MOST_ROWS):
         mine = chosen(first, min(first + MOST_ROWS, start + count), rows)
         if len(mine):
-            yield Chunk(mine, {}, {}, None)
+            bad = None if reason is None else pa.repeat(pa.scalar(reason), len(mine))
+            yield Chunk(mine, {}, {}, bad)
 
 
 def _picked(batch: pa.RecordBatch, row: int, names: Sequence[str], rows: Places | None) -> Iterator[Chunk]:
     mine = chosen(row, row + batch.num_rows, rows)
     if not len(mine):
         return
-    if len(mine) < batch.num_rows:
-        batch = batch.take(pa.array(mine - row))
     columns = {name: batch.column(name) for name in names}
+    if len(mine) < batch.num_rows:
+        columns = {name: taken(array, mine - row) for name, array in columns.items()}
     yield Chunk(mine, columns, columns, None)
 
 
@@ -254,8 +308,9 @@ def scan_arrow(path: str, part_bytes: int) -> TableScan:
             allocated = pa.total_allocated_bytes()
             packed = False
             for batch in batches(0, None):
-                packed = packed or pa.total_allocated_bytes() - allocated > batch.nbytes // 2
-                columns = {name: batch.column(name).nbytes for name in schema.names}
+                # Of whole buffers: `nbytes` follows offsets, which in a damaged file may point anywhere.
+                columns = {name: batch.column(name).get_total_buffer_size() for name in schema.names}
+                packed = packed or pa.total_allocated_bytes() - allocated > sum(columns.values()) // 2
                 units.append(_Unit(batch.num_rows, sum(columns.values()), columns))
     return TableScan(schema, *_cut(units, part_bytes), packed)
 
@@ -282,7 +337,7 @@ def read_arrow(
                 yield from _rows_only(batch.num_rows, rows, row)
             else:
                 batch = batch.select(have)
-                each = max(batch.nbytes / max(batch.num_rows, 1), 1)
+                each = max(batch.get_total_buffer_size() / max(batch.num_rows, 1), 1)
                 step = int(max(FEWEST_ROWS, min(batch_bytes / each, MOST_ROWS)))
                 whole = [_bounded(column) for column in batch.columns]
                 for first in range(0, batch.num_rows, step):
@@ -321,4 +376,4 @@ def _piece(column: pa.Array, first: int, rows: int) -> pa.Array:
         piece = column.slice(first, rows)
         _check_bounds(piece)
         return piece
-    return column.take(pa.array(np.arange(first, min(first + rows, len(column)))))
+    return taken(column, np.arange(first, min(first + rows, len(column))))

@@ -156,6 +156,9 @@ class Run:
         self.say_started()
         if self._nothing_changed():
             return self._nothing_to_do()
+        for warning in self.corpus.warnings:
+            self.warnings.append(f"corpus: {warning}")
+            self.events.emit("warning", text=f"corpus: {warning}")
         if self.crew:
             self.crew.open(self)
         self.passes()

@@ -234,6 +234,18 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def taken(array: pa.Array, rows: Rows) -> pa.Array:
+    """Copy some rows, given in order, out of an array of any type."""
+    try:
+        return array.take(pa.array(rows))
+    except pa.ArrowNotImplementedError:
+        # Arrow has no such kernel for views of strings, wherever inside they are; it can join slices of them.
+        ends = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
+        starts = np.concatenate([[0], ends[:-1]])
+        pieces = [array.slice(rows[a], b - a) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return pa.concat_arrays(pieces) if len(rows) else array.slice(0, 0)
+
+
 def merge_bad(first: pa.Array | None, second: pa.Array | None) -> pa.Array | None:
     """Keep the first reason of each row. None stands for no reason anywhere."""
     if first is None or second is None:
@@ -261,11 +273,13 @@ def checked_utf8(array: pa.Array, reason: str = "invalid UTF-8") -> Checked:
         # Wrong offsets or lengths are no matter of one row, and not safe to look at further.
         if "UTF8" not in str(error):
             raise
+    if pa.types.is_string_view(array.type):
+        array = array.cast(pa.binary_view()).cast(pa.binary()).view(pa.string())  # kernels know no views
     mask = np.zeros(len(array), dtype=np.bool_)
     for row in range(len(array)):
         try:
-            # take, not slice: validation of a sliced list reads the children of the other rows too.
-            array.take(pa.array([row])).validate(full=True)
+            # A copy, not a slice: validation of a sliced list reads the children of the other rows too.
+            taken(array, np.array([row])).validate(full=True)
         except pa.ArrowInvalid:
             mask[row] = True
     bad = pa.array(mask)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from run_folders import (
     call,
     counts,
@@ -22,6 +23,9 @@ from run_folders import (
     write_recipe,
     write_rows,
 )
+
+from curate.errors import DataError
+from curate.readers import scan_parquet
 
 GOOD = [{"id": f"d{n}", "text": f"document {n} of the pool", "source": "s"} for n in range(40)]
 LINES = [json.dumps(row) for row in GOOD]
@@ -273,6 +277,106 @@ def test_quarantined_rows_reach_no_fit_and_no_score(tmp_path: Path) -> None:
         run(recipe, tmp_path / f"run-{name}")
         chosen.append((tmp_path / f"run-{name}" / "mixture" / "data" / "train-00000-of-00001.parquet").read_bytes())
     assert chosen[0] == chosen[1]
+
+
+def packed(name: str, lines: list[str]) -> bytes:
+    text = "\n".join(lines).encode() + b"\n"
+    if name.endswith(".csv.gz"):
+        text = b"id,text,source\n" + b"".join(f"{row['id']},{row['text']},s\n".encode() for row in GOOD)
+    return zstandard.ZstdCompressor(write_checksum=True).compress(text) if name.endswith(".zst") else gzip.compress(text, mtime=0)
+
+
+def run_of(tmp_path: Path, on_error: str) -> Any:
+    recipe = recipe_for(tmp_path, stages=[], target=False, corpus={"on_error": on_error})
+    return call("run", write_recipe(tmp_path / "recipe.yaml", recipe), "--run", tmp_path / "run", "--workers", 1)
+
+
+@pytest.mark.parametrize("name", ["bad.jsonl.gz", "bad.csv.gz"])
+def test_of_a_truncated_file_the_rows_before_the_break_are_kept_and_the_rest_counts_as_one(tmp_path: Path, name: str) -> None:
+    write_rows(tmp_path / "pool" / "0.parquet", [row | {"id": f"other-{row['id']}"} for row in GOOD])
+    whole = packed(name, LINES)
+    (tmp_path / "pool" / name).write_bytes(whole[: len(whole) - 40])
+    done = run_of(tmp_path, "quarantine")
+    assert done.returncode == 0, done.stderr
+    reason = f"truncated gzip: the file ends at byte {len(whole) - 40}, within its data"
+    assert f"{name}: {reason}" in done.stdout + done.stderr
+    found = counts(tmp_path / "run")
+    left = found[("kept", None)] - 40
+    assert found == {("kept", None): 40 + left, ("quarantine", reason): 1}
+    assert 5 < left < 40
+    assert [row["text"] for row in published_rows(tmp_path / "run") if row["id"] == f"d{left - 1}"] == [f"document {left - 1} of the pool"]
+    assert not [row for row in published_rows(tmp_path / "run") if row["id"] == f"d{left}"]
+    refused = run_of(tmp_path, "fail")
+    assert refused.returncode == 3
+    assert f"{name}, row {left} " in refused.stderr
+    assert reason in refused.stderr
+    (tmp_path / "pool" / name).write_bytes(whole)
+    assert run_of(tmp_path, "quarantine").returncode == 0
+    assert counts(tmp_path / "run") == {("kept", None): 80}
+
+
+@pytest.mark.parametrize("name", ["bad.jsonl.gz", "bad.jsonl.zst"])
+def test_of_a_damaged_member_no_row_is_trusted_and_those_before_it_are(tmp_path: Path, name: str) -> None:
+    first, second = packed(name, LINES[:15]), bytearray(packed(name, LINES[15:]))
+    second[len(second) // 2] ^= 4
+    write_rows(tmp_path / "pool" / "0.parquet", [row | {"id": f"other-{row['id']}"} for row in GOOD[:3]])
+    (tmp_path / "pool" / name).write_bytes(first + bytes(second))
+    done = run_of(tmp_path, "quarantine")
+    assert done.returncode == 0, done.stderr
+    found = counts(tmp_path / "run")
+    assert found.pop(("kept", None)) == 3 + 15
+    [((stage, reason), rows)] = found.items()
+    assert (stage, rows) == ("quarantine", 1)
+    assert reason is not None
+    assert reason.startswith("damaged ")
+    assert f"between byte {len(first)} and " in reason
+
+
+def test_a_damaged_row_group_is_set_aside_and_its_rows_are_counted(tmp_path: Path) -> None:
+    rows = [row | {"n": n} for n, row in enumerate(GOOD)]
+    pool = tmp_path / "pool" / "0.parquet"
+    pool.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), pool, row_group_size=8, write_page_checksum=True, compression="none", use_dictionary=False)
+    data = bytearray(pool.read_bytes())
+    column = pq.ParquetFile(pool).metadata.row_group(2).column(3)  # `n`, which nothing but docs/ reads
+    data[column.data_page_offset + column.total_compressed_size - 5] ^= 1
+    pool.write_bytes(bytes(data))
+    done = run_of(tmp_path, "quarantine")
+    assert done.returncode == 0, done.stderr
+    assert "0.parquet: damaged row group 2 (8 rows): " in done.stdout + done.stderr
+    found = counts(tmp_path / "run")
+    assert found.pop(("kept", None)) == 32
+    assert list(found.values()) == [8]
+    assert [row["n"] for row in docs(tmp_path / "run").to_pylist()] == [n if not 16 <= n < 24 else None for n in range(40)]
+    refused = run_of(tmp_path, "fail")
+    assert refused.returncode == 3
+    assert "0.parquet" in refused.stderr
+
+
+def test_a_csv_row_that_does_not_fit_is_counted_though_it_is_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "bad.csv").write_bytes(b"\xef\xbb\xbfid,text,source\na,one \xc3\xa9,s\nb,two \xff,s,more,\nc,three \xfe,s\nd,four,s\n")
+    done = run_of(tmp_path, "quarantine")
+    assert done.returncode == 0, done.stderr
+    assert counts(tmp_path / "run") == {("kept", None): 2, ("quarantine", "expected 3 fields, got 5"): 1, ("quarantine", "invalid UTF-8"): 1}
+    assert sorted(row["text"] for row in published_rows(tmp_path / "run")) == ["four", "one \u00e9"]
+
+
+def test_a_footer_that_would_end_the_process_is_refused_by_name(tmp_path: Path) -> None:
+    pool = tmp_path / "pool" / "0.parquet"
+    write_rows(pool, GOOD)
+    whole = pool.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little")
+    refused = []
+    for at in range(len(whole) - 8 - footer, len(whole) - 8):
+        pool.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        try:
+            scan_parquet(str(pool), 1000)
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert all(str(pool) in said for said in refused)
+    assert any("histogram" in said for said in refused)
 
 
 @pytest.mark.parametrize("ids", [True, False])
