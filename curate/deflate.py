@@ -18,12 +18,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate import _native, ngrams
 from curate.errors import ConfigError, DataError
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+
+#: What the shared bytes are divided by instead of the longer of the two; `none` is NCD itself.
+Correction = Literal["none", "sqrt", "min"]
 
 #: Bytes that a container adds to the raw stream: header and checksum (RFC 1952, RFC 1950, none).
 CONTAINER_BYTES = {"gzip": 18, "zlib": 6, "deflate": 0}
@@ -86,13 +90,19 @@ def joined(
 
 
 def similarity(
-    text: pa.Array | pa.ChunkedArray, targets: pa.Array | pa.ChunkedArray, compressor: Compressor
+    text: pa.Array | pa.ChunkedArray,
+    targets: pa.Array | pa.ChunkedArray,
+    compressor: Compressor,
+    correction: Correction = "none",
 ) -> Float64:
     """The mean over targets of 1 - NCD(text, target): float64[n], NaN for null. Larger is more alike.
 
     NCD(x, t) = (C(xt) - min(C(x), C(t))) / max(C(x), C(t)), with C the compressed bytes (Li et al. 2004; as a score for
     choosing data: Obbad et al. 2024). About 0 to 1; slightly below 0 where a target costs more behind the text than
     alone. The targets are added up in their order. Memory does not grow with texts times targets.
+
+    1 - NCD is S / max(C(x), C(t)) with S = C(x) + C(t) - C(xt), the bytes that the two share. With a correction for length S
+    is divided by sqrt(C(x) C(t)), or by min(C(x), C(t)), instead.
     """
     whole = _one_chunk(targets, "targets")
     if not len(whole):
@@ -104,9 +114,42 @@ def similarity(
         _measure(part, whole, compressor, own, pairs)
         total = np.zeros(len(part))
         for j, target in enumerate(alone):
-            total += 1 - (pairs[:, j] - np.minimum(own, target)) / np.maximum(own, target)
+            total += _alike(own, target, pairs[:, j], correction)
         out[rows] = np.where(own < 0, np.nan, total / len(whole))
     return out
+
+
+def _alike(own: Int64, target: np.int64, joined: Int64, correction: Correction) -> Float64:
+    if correction == "none":
+        return np.asarray(1 - (joined - np.minimum(own, target)) / np.maximum(own, target))
+    shared = (own + target - joined).astype(np.float64)
+    divisor = np.minimum(own, target) if correction == "min" else np.sqrt(np.abs(own).astype(np.float64) * target)
+    return np.asarray(shared / np.where(divisor == 0, 1, divisor))
+
+
+def distances(
+    text: pa.Array, targets: pa.Array, compressor: Compressor, *, separator: str = "", target_first: bool = False
+) -> Float64:
+    """NCD(text, target) of each pair: float64[n, m], smaller is nearer; texts without nulls.
+
+    The joined text is text, separator, target, or with `target_first` target, separator, text; lengths alone are without
+    the separator. The two orders differ: a compressor looks back only.
+    """
+    alone = lengths(text, compressor)[:, None], lengths(targets, compressor)[None, :]
+    if target_first:
+        joined_lengths = joined(_put(targets, separator, before=False), text, compressor)[1].T
+    else:
+        joined_lengths = joined(text, _put(targets, separator, before=True), compressor)[1]
+    return np.asarray((joined_lengths - np.minimum(*alone)) / np.maximum(*alone))
+
+
+def _put(texts: pa.Array, separator: str, *, before: bool) -> pa.Array:
+    """The texts with a separator before or behind each."""
+    if not separator:
+        return texts
+    whole = texts.cast(pa.large_string())
+    edge, nothing = pa.scalar(separator, pa.large_string()), pa.scalar("", pa.large_string())
+    return pc.binary_join_element_wise(*((edge, whole) if before else (whole, edge)), nothing)
 
 
 def stock_zlib() -> bool:
@@ -134,9 +177,8 @@ def _measure_by_library(
     text: pa.Array, targets: pa.Array, compressor: Compressor, own: Int64, pairs: Int64
 ) -> None:
     compress = _library(compressor)
-    tails = [t.encode() for t in targets.to_pylist()]
-    for i, value in enumerate(text.to_pylist()):
-        head = None if value is None else value.encode()
+    tails = targets.cast(pa.large_binary()).to_pylist()
+    for i, head in enumerate(text.cast(pa.large_binary()).to_pylist()):
         own[i] = -1 if head is None else len(compress(head))
         pairs[i] = [-1 if head is None else len(compress(head + tail)) for tail in tails]
 

@@ -23,6 +23,8 @@ BUILT_IN = (
     "curate.documents",
     "curate.licenses",
     "curate.scorers.dsir",
+    "curate.scorers.compression_ratio",
+    "curate.scorers.gzip_knn",
     "curate.scorers.zipfit",
     "curate.scorers.zipfit_fast",
     "curate.pipelines.length",
