@@ -26,9 +26,6 @@ from curate.errors import ConfigError, DataError
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-#: What the shared bytes are divided by instead of the longer of the two; `none` is NCD itself.
-Correction = Literal["none", "sqrt", "min"]
-
 #: Bytes that a container adds to the raw stream: header and checksum (RFC 1952, RFC 1950, none).
 CONTAINER_BYTES = {"gzip": 18, "zlib": 6, "deflate": 0}
 #: The levels of each compressor. zlib's level 0 stores: every length is then a constant more than the text's.
@@ -90,19 +87,13 @@ def joined(
 
 
 def similarity(
-    text: pa.Array | pa.ChunkedArray,
-    targets: pa.Array | pa.ChunkedArray,
-    compressor: Compressor,
-    correction: Correction = "none",
+    text: pa.Array | pa.ChunkedArray, targets: pa.Array | pa.ChunkedArray, compressor: Compressor
 ) -> Float64:
     """The mean over targets of 1 - NCD(text, target): float64[n], NaN for null. Larger is more alike.
 
     NCD(x, t) = (C(xt) - min(C(x), C(t))) / max(C(x), C(t)), with C the compressed bytes (Li et al. 2004; as a score for
     choosing data: Obbad et al. 2024). About 0 to 1; slightly below 0 where a target costs more behind the text than
     alone. The targets are added up in their order. Memory does not grow with texts times targets.
-
-    1 - NCD is S / max(C(x), C(t)) with S = C(x) + C(t) - C(xt), the bytes that the two share. With a correction for length S
-    is divided by sqrt(C(x) C(t)), or by min(C(x), C(t)), instead.
     """
     whole = _one_chunk(targets, "targets")
     if not len(whole):
@@ -114,17 +105,9 @@ def similarity(
         _measure(part, whole, compressor, own, pairs)
         total = np.zeros(len(part))
         for j, target in enumerate(alone):
-            total += _alike(own, target, pairs[:, j], correction)
+            total += 1 - (pairs[:, j] - np.minimum(own, target)) / np.maximum(own, target)
         out[rows] = np.where(own < 0, np.nan, total / len(whole))
     return out
-
-
-def _alike(own: Int64, target: np.int64, joined: Int64, correction: Correction) -> Float64:
-    if correction == "none":
-        return np.asarray(1 - (joined - np.minimum(own, target)) / np.maximum(own, target))
-    shared = (own + target - joined).astype(np.float64)
-    divisor = np.minimum(own, target) if correction == "min" else np.sqrt(np.abs(own).astype(np.float64) * target)
-    return np.asarray(shared / np.where(divisor == 0, 1, divisor))
 
 
 def distances(

@@ -1,7 +1,6 @@
-"""gzip and k nearest neighbours: labels by compression distance to labelled texts (Jiang et al. 2023, "Low-Resource" Text
-Classification: A Parameter-Free Classification Method with Compressors).
+"""gzip and k nearest neighbours: labels by compression distance to labelled texts.
 
-The targets are the labels, their guides the labelled texts. Each document's NCD to every one of them is taken; the k nearest
+Jiang et al. 2023, "Low-Resource" Text Classification: A Parameter-Free Classification Method with Compressors. The targets are the labels, their guides the labelled texts. Each document's NCD to every one of them is taken; the k nearest
 vote. The authors' code counts a tie as right if any of the tied labels is; here a tie goes to the label whose nearest voter
 is nearer, then to the one whose voters are nearer together, then to the first by name, and no true label is ever looked at.
 Smaller distances are nearer.

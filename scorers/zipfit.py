@@ -23,15 +23,11 @@ from curate.stage import REASON, TEXT, VALUE, Context, measure
 
 
 class ZipfitParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`max_targets` takes that many of each guide's texts, drawn by their hash and the run's seed; None takes all.
-
-    `length_correction` divides what is shared by sqrt(C(x) C(t)) or by the shorter of the two; then it is not NCD any more.
-    """
+    """`max_targets` takes that many of each guide's texts, drawn by their hash and the run's seed; None takes all."""
 
     compressor: Literal["gzip", "zlib", "deflate", "zstd", "lz4"] = "gzip"
     level: int = 6
     max_targets: int | None = None
-    length_correction: deflate.Correction = "none"
 
     def __post_init__(self) -> None:
         deflate.Compressor(self.compressor, self.level)
@@ -81,7 +77,7 @@ class Zipfit:
         text = batch.column(TEXT)
         is_empty = pc.equal(pc.binary_length(text), 0)
         empty = is_empty.to_numpy(zero_copy_only=False)
-        found = [deflate.similarity(text, guide, self.compressor, self.params.length_correction) for guide in self._texts(state)]
+        found = [deflate.similarity(text, guide, self.compressor) for guide in self._texts(state)]
         reason = pc.if_else(is_empty, "empty text", pa.scalar(None, pa.string()))
         return pa.record_batch([*(pa.array(f, mask=empty) for f in found), reason], schema=self.fields())
 

@@ -26,21 +26,27 @@ from curate.stage import KEY, REASON, TEXT, VALUE, Context, measure
 
 Float64 = npt.NDArray[np.float64]
 
-PROFILE, DRAW, EXACT = "profile", "draw", "exact"
+PROFILE, DRAW, EXACT, SIZE = "profile", "draw", "exact", "size"
 #: Rows of profiles held at once while scores are worked out: 6 MB of features.
 _ROWS = 2048
+#: Groups of the sample, by length, whose mean scores make up the curve of a length correction: 125 documents each of 2,000.
+LENGTHS = 16
 #: A rank correlation below this, on documents that were left out of the fit, is said as a warning.
 POOR = 0.95
 
 
 class ZipfitFastParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`sample` documents have exact scores and are fitted to; `rescore` of the pool, the best, are scored exactly."""
+    """`sample` documents have exact scores and are fitted to; `rescore` of the pool, the best, are scored exactly.
+
+    `length_correction: residual` takes from each score what the sample's documents of its length have on average.
+    """
 
     compressor: Literal["gzip", "zlib", "deflate"] = "gzip"
     level: int = 6
     max_targets: int | None = 2000
     sample: int = 2000
     rescore: str | int | None = "10%"
+    length_correction: Literal["none", "residual"] = "none"
 
     def __post_init__(self) -> None:
         deflate.Compressor(self.compressor, self.level)
@@ -58,7 +64,7 @@ class ZipfitFast:
 
     version = 1
     Params = ZipfitFastParams
-    keyless_params = ("sample", "rescore")
+    keyless_params = ("sample", "rescore", "length_correction")
     unlisted = (PROFILE,)
     uses_targets = True
     uses_seed = True
@@ -116,11 +122,15 @@ class ZipfitFast:
         return pa.schema([*scores, pa.field(EXACT, pa.bool_()), pa.field(REASON, pa.string())])
 
     def prepared(self, schema: pa.Schema) -> pa.Schema:
-        return pa.schema([(DOC, pa.int64()), schema.field(f"{self._label}_{PROFILE}").with_name(PROFILE), (DRAW, pa.uint64())])
+        profile = schema.field(f"{self._label}_{PROFILE}").with_name(PROFILE)
+        return pa.schema([(DOC, pa.int64()), profile, (DRAW, pa.uint64()), (SIZE, pa.int64())])
 
     def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         drawn = randomness.bits(batch.column(KEY).to_numpy(), self._sample_stream)
-        columns = [batch.column(DOC), batch.column(f"{self._label}_{PROFILE}"), pa.array(drawn)]
+        profile = batch.column(f"{self._label}_{PROFILE}")
+        size = np.zeros(batch.num_rows, np.int64)
+        size[profile.is_valid().to_numpy(zero_copy_only=False)] = self._records(profile.drop_null())["bytes"]
+        columns = [batch.column(DOC), profile, pa.array(drawn), pa.array(size)]
         return pa.record_batch(columns, schema=self.prepared(batch.schema))
 
     def gather_reads(self) -> list[str]:
@@ -138,17 +148,23 @@ class ZipfitFast:
     def finish(self, frame: Frame) -> pa.RecordBatchReader:
         """Fit to the sample's exact scores, score all, score the best exactly; every document, in order of doc.
 
-        Held in memory: 8 bytes per document and target, and 8.
+        Held in memory: 24 bytes per document and target, and 17.
         """
         self._notes = []
-        docs = frame.con.sql(f"SELECT {DOC} FROM pool WHERE {PROFILE} IS NOT NULL ORDER BY {DOC}").to_arrow_table()[DOC].to_numpy()
+        found = frame.con.sql(f"SELECT {DOC}, {SIZE} FROM pool WHERE {PROFILE} IS NOT NULL ORDER BY {DOC}").to_arrow_table()
+        docs, size = found[DOC].to_numpy(), found[SIZE].to_numpy()
         scores, exact = np.full((len(docs), len(self.names)), np.nan), np.zeros(len(docs), bool)
         drawn, profiles, first = self._sample(frame)
         self._exactly(frame, drawn, docs, scores, exact)
         if len(first) >= self.params.sample:
             fitted = self._fit(profiles[first], scores[np.searchsorted(docs, drawn[first])])
             self._predict(frame, fitted, docs, scores, exact)
-            self._rescore(frame, docs, scores, exact)
+        of_length = np.zeros_like(scores)
+        if self.params.length_correction == "residual" and len(first):
+            at = np.searchsorted(docs, drawn[first])
+            of_length = np.column_stack([mean_by_length(size[at], column[at], size) for column in scores.T])
+        self._rescore(frame, docs, scores, exact, of_length)
+        scores -= of_length
         self._notes.append(f"{int(exact.sum()):,} of {len(docs):,} scores are exact, the others fitted to those of {len(first):,} documents")
         return self._rows(frame, docs, scores, exact)
 
@@ -205,15 +221,18 @@ class ZipfitFast:
                 scores[rows, i] = np.where(exact[rows], scores[rows, i], found)
             at += len(records)
 
-    def _rescore(self, frame: Frame, docs: npt.NDArray[np.int64], scores: Float64, exact: npt.NDArray[np.bool_]) -> None:
+    def _rescore(
+        self, frame: Frame, docs: npt.NDArray[np.int64], scores: Float64, exact: npt.NDArray[np.bool_], of_length: Float64
+    ) -> None:
         """Exact scores for the best of each target, with those that are as good as the last of them."""
         if self.params.rescore is None:
             return
         many = min(budget.parse(self.params.rescore).of(len(docs)), len(docs))
         if not many:
             return
-        least = np.partition(scores, len(docs) - many, axis=0)[len(docs) - many]
-        self._exactly(frame, docs[(scores >= least).any(axis=1) & ~exact], docs, scores, exact)
+        ranked = scores - of_length
+        least = np.partition(ranked, len(docs) - many, axis=0)[len(docs) - many]
+        self._exactly(frame, docs[(ranked >= least).any(axis=1) & ~exact], docs, scores, exact)
 
     def _rows(
         self, frame: Frame, docs: npt.NDArray[np.int64], scores: Float64, exact: npt.NDArray[np.bool_]
@@ -236,6 +255,21 @@ class ZipfitFast:
         return list(self._notes)
 
 
+def mean_by_length(sizes: npt.NDArray[np.int64], scores: Float64, wanted: npt.NDArray[np.int64]) -> Float64:
+    """The mean score of documents of each wanted length: float64[len(wanted)].
+
+    The sample is cut by length into LENGTHS groups of about as many documents, those of one length together; a straight
+    line over log(bytes + 1) joins the means of neighbouring groups, level before the first and behind the last.
+    """
+    order = np.lexsort((scores, sizes))
+    cuts = np.unique(sizes[order[[len(order) * i // LENGTHS for i in range(1, LENGTHS)]]])
+    of = np.searchsorted(cuts, sizes[order], side="right")
+    groups = [order[of == g] for g in np.unique(of)]
+    places = [float(np.log(sizes[g] + 1.0).mean()) for g in groups]
+    means = [float(scores[g].mean()) for g in groups]
+    return np.asarray(np.interp(np.log(wanted + 1.0), places, means))
+
+
 def rank_correlation(a: Float64, b: Float64) -> float:
     """Spearman's: the correlation of ranks, equal values sharing the mean of theirs; 0 where one of the two is constant."""
     ranks = [_ranks(values) for values in (a, b)]
@@ -249,4 +283,4 @@ def _ranks(values: Float64) -> Float64:
     return np.asarray((np.cumsum(counts) - (counts + 1) / 2)[place])
 
 
-__all__ = ["ZipfitFast", "ZipfitFastParams", "rank_correlation"]
+__all__ = ["ZipfitFast", "ZipfitFastParams", "mean_by_length", "rank_correlation"]

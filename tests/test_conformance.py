@@ -50,7 +50,6 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("zipfit", {}),
     ("zipfit", {"level": 1, "compressor": "deflate", "max_targets": 1}),
     ("zipfit", {"compressor": "zstd", "level": 3}),
-    ("zipfit", {"length_correction": "sqrt"}),
     ("compression_ratio", {}),
     ("compression_ratio", {"compressor": "zstd", "level": 3, "window_bytes": 7}),
     ("gzip_knn", {}),

@@ -7,7 +7,7 @@ import random
 import sys
 import types
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -355,21 +355,7 @@ def test_lz4_without_its_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
         deflate.lengths(pa.array(["abc"]), Compressor("lz4", 0))
 
 
-# ------------------------------------------------------------------ a correction for length
-
-
-@pytest.mark.parametrize(("correction", "divisor"), [("sqrt", lambda a, b: (a * b) ** 0.5), ("min", min)])
-def test_a_correction_divides_what_is_shared_by_another_length(correction: deflate.Correction, divisor: Callable[..., float]) -> None:
-    own, alone, both = GOLDEN[6]
-    expected = [
-        sum((x + t - xt) / divisor(x, t) for t, xt in zip(alone, row, strict=True)) / len(alone) for x, row in zip(own, both, strict=True)
-    ]
-    found = deflate.similarity(pa.array([*TEXTS, None]), pa.array(TARGETS), Compressor("gzip", 6), correction)
-    np.testing.assert_allclose(found[:-1], expected, rtol=1e-12)
-    assert np.isnan(found[-1])
-
-
-def test_without_a_correction_what_is_shared_is_divided_by_the_longer() -> None:
+def test_similarity_is_what_is_shared_over_the_longer() -> None:
     own, alone, both = GOLDEN[6]
     expected = [sum((x + t - xt) / max(x, t) for t, xt in zip(alone, row, strict=True)) / 3 for x, row in zip(own, both, strict=True)]
     np.testing.assert_allclose(deflate.similarity(pa.array(TEXTS), pa.array(TARGETS), Compressor("gzip", 6)), expected, rtol=1e-12)

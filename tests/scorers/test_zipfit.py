@@ -99,14 +99,6 @@ def test_max_targets_draws_by_seed_and_text_not_by_place() -> None:
     assert len(state(stage(max_targets=100), code=guide)) == 40
 
 
-def test_a_length_correction_is_an_option_that_is_off() -> None:
-    plain, none, root = (scores(stage(**s)).column("value").to_pylist() for s in ({}, {"length_correction": "none"}, {"length_correction": "sqrt"}))
-    assert plain == none
-    # gzip: C(x) 89, C(t) 50, 87, 62, C(xt) 111, 141, 124
-    by_hand = (28 / (89 * 50) ** 0.5 + 35 / (89 * 87) ** 0.5 + 27 / (89 * 62) ** 0.5) / 3
-    assert root[0] == pytest.approx(by_hand, abs=1e-12)
-
-
 def test_only_a_sample_depends_on_the_seed() -> None:
     assert not stage().uses_seed
     assert stage(max_targets=3).uses_seed

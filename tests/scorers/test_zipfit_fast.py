@@ -15,7 +15,7 @@ import pytest
 
 from curate import api
 from curate.errors import ConfigError, DataError
-from curate.scorers.zipfit_fast import ZipfitFast, ZipfitFastParams, rank_correlation
+from curate.scorers.zipfit_fast import ZipfitFast, ZipfitFastParams, mean_by_length, rank_correlation
 from curate.stage import Context, Target
 
 CODE = ["def ", "return ", "for i in range(", "):\n    ", "self.", "import ", "if x is None", " = [", "]\n", "print(", "x + y", "lambda "]
@@ -173,6 +173,30 @@ def test_settings_that_mean_nothing_are_refused() -> None:
     stage = ZipfitFast(ZipfitFastParams(), Context("zipfit_fast", targets=(Target("a"),)))
     with pytest.raises(DataError, match="zipfit_fast: the guide of target 'a' holds no text"):
         stage.close(None, {"a": pa.chunked_array([pa.array([], pa.string())])})
+
+
+def test_the_mean_by_length_by_hand() -> None:
+    # two lengths, two groups: means 0.5 at 99 bytes, 0.1 at 9999; half way in the logarithm is 999
+    sizes, scores = np.repeat([99, 9999], 8), np.array([0.4, 0.6] * 4 + [0.0, 0.2] * 4)
+    found = mean_by_length(sizes, scores, np.array([0, 99, 999, 9999, 10**6]))
+    np.testing.assert_allclose(found, [0.5, 0.5, 0.3, 0.1, 0.1])
+    assert mean_by_length(np.array([5]), np.array([0.25]), np.array([1, 9])).tolist() == [0.25, 0.25]
+
+
+def test_a_residual_is_the_score_less_the_mean_of_its_length(tmp_path: Path, both: tuple[np.ndarray, ...]) -> None:
+    exact = both[0]
+    settings = {"sample": 700, "length_correction": "residual"}
+    found = scored(tmp_path, "zipfit_fast", settings=settings)
+    size = found["curate_bytes"].to_numpy()
+    np.testing.assert_allclose(found["zipfit_fast"].to_numpy(), exact - mean_by_length(size, exact, size), rtol=0, atol=1e-12)
+    assert abs(rank_correlation(found["zipfit_fast"].to_numpy(), size.astype(float))) < 0.1 < abs(rank_correlation(exact, size.astype(float)))
+
+
+def test_the_best_residuals_are_the_ones_that_are_scored_exactly(tmp_path: Path) -> None:
+    settings = {"sample": 200, "rescore": 70, "length_correction": "residual"}
+    found = scored(tmp_path, "zipfit_fast", settings=settings)
+    best = np.argsort(-found["zipfit_fast"].to_numpy())[:20]
+    assert found["zipfit_fast_exact"].to_numpy()[best].all()
 
 
 def test_rank_correlation_by_hand() -> None:
