@@ -392,8 +392,10 @@ class Run:
         keys: dict[str, str] = {}
         for name in node.reads():
             if name in wide:
-                source = wide[name][0]
-                keys[name] = digest(source.key, source.state.stem if source.state else "")
+                source, item = wide[name]
+                # what a finish found hangs on settings and parts that are not in its stage's key
+                found = source.finished.name if source.finished is not None and item in source.finish_fields().names else ""
+                keys[name] = digest(source.key, source.state.stem if source.state else "", found)
             elif name in layout.schema.names:
                 keys[name] = str(layout.schema.field(name).type)
             elif name == TEXT:

@@ -150,6 +150,15 @@ def test_a_moved_rescore_reads_no_text_again_but_what_it_scores(tmp_path: Path) 
     assert again.outcome.computed_parts == 0
 
 
+def test_a_moved_setting_moves_what_is_chosen_by_it(tmp_path: Path) -> None:
+    run(tmp_path, POOL, {"sample": 200})
+    moved = run(tmp_path, POOL, {"sample": 200, "length_correction": "residual"})
+    (tmp_path / "fresh").mkdir()
+    fresh = run(tmp_path / "fresh", POOL, {"sample": 200, "length_correction": "residual"})
+    chosen = "SELECT curate_identity FROM selected ORDER BY 1"
+    assert moved.arrow(chosen).equals(fresh.arrow(chosen))
+
+
 def test_a_poor_fit_is_a_warning(tmp_path: Path) -> None:
     draw = random.Random(2)
     noise = ["".join(chr(draw.randint(0x4E00, 0x9FFF)) for _ in range(draw.randint(60, 70))) for _ in range(200)]
