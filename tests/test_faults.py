@@ -197,6 +197,17 @@ def test_streams_that_take_nothing_cost_the_run_nothing(machine: Machine, tmp_pa
     assert lasting(run) == machine.expected
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_printed_to_streams_that_are_closed_gets_into_no_file(machine: Machine, tmp_path: Path, workers: int) -> None:
+    """Without them the first files that are opened would get their numbers."""
+    stages = [*STAGES[:2], {f"{TESTS / 'greedy.py'}:Talker": {}}]
+    recipe = write_recipe(tmp_path / "recipe.yaml", recipe_for(machine.folder, stages=stages, target=False))
+    run = tmp_path / "run"
+    done = subprocess.run(["bash", "-c", f"{' '.join(run_words(recipe, run, workers=workers))} <&- >&- 2>&-"], timeout=120, check=False)
+    assert done.returncode == 0
+    assert set((tmp_path / "streams").read_text().splitlines()) == {"/dev/null"}
+
+
 def test_an_answer_whose_reader_has_seen_enough_ends_with_0(machine: Machine) -> None:
     words = " ".join(command("sql", machine.folder / "calm", "'SELECT r.range FROM docs, range(5000) r'", "--format", "csv"))
     done = subprocess.run(["bash", "-c", f"{words} | head -1; echo code ${{PIPESTATUS[0]}}"], capture_output=True, text=True, timeout=120, check=False)
