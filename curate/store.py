@@ -182,16 +182,23 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             table = file.read(columns=columns, use_threads=False)
+            counts = {file.metadata.num_rows, _rows_in_groups(file.metadata), table.num_rows}
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         if found := machine_error(error, f"could not read {path}"):
             raise found from error
         raise damaged(path, str(error)) from error
+    if len(counts) > 1:  # no checksum covers the footer, but the count stands in it twice
+        raise damaged(path, f"its rows are counted as {' and '.join(map(str, sorted(counts)))}")
     missing = [name for name in columns or () if name not in table.schema.names]
     if missing:
         raise damaged(path, f"expected a column {missing[0]!r}, got {table.schema.names}")
     return table
+
+
+def _rows_in_groups(metadata: pq.FileMetaData) -> int:
+    return sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
 
 
 class _Sealed(msgspec.Struct):
