@@ -155,9 +155,8 @@ def told_of(wide: Path, what: Listed, own: tuple[str | None, ...]) -> int:
     return count
 
 
-#: What holds text of documents, or columns of the user's, and is made by a run: each is looked through here, and made
-#: anew or removed. Whoever adds another kind (edited texts, token shards) adds it to `remains` and to `sweep`.
-HOLDERS = ("mixtures/<key>: whole documents", "docs: the user's columns but the text's")
+# What a run makes that holds text of documents is its publications; docs holds the user's other columns. Whoever adds
+# another kind (token shards) adds it to `remains`, which proves a takedown, and to `sweep`, which removes.
 
 
 def remains(folder: Path, what: Listed, own: tuple[str | None, ...]) -> dict[str, int]:
