@@ -85,14 +85,14 @@ def run_claimed(claim: ClaimTask) -> list[PartResult] | None:
     done = claim.folder / f"{claim.number}.done"
     file = claim.folder / f"{claim.number}-{claim.attempt}.claim"
     try:
-        if done.exists() or not (create(file, claim.member.encode()) or file.read_text() == claim.member):
+        if done.exists() or not (create(file, claim.member.encode(), lasting=False) or file.read_text() == claim.member):
             return None  # ours where a worker of ours died with it, and this is the next one
     except FileNotFoundError:
         return None  # the work has ended
     results = run_pass(claim.task)
     with contextlib.suppress(FileNotFoundError):
-        if not create(done, msgspec.json.encode(results)):
-            create(claim.folder / f"{claim.number}-{claim.member}.twice", b"")
+        if not create(done, msgspec.json.encode(results), lasting=False):
+            create(claim.folder / f"{claim.number}-{claim.member}.twice", b"", lasting=False)
     return results
 
 
@@ -106,7 +106,6 @@ class Crew:
         self._lead: tuple[Path, Holder | None, Watch] | None = None
         self._members: dict[str, Watch] = {}
         self.parts = self.all_parts = self.passes = self.twice = 0
-        self._heart: Heart | None = None
 
     # -- coming and going -----------------------------------------------------------------------------------------
 

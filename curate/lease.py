@@ -193,11 +193,14 @@ class Heart:
             self._beat.unlink(missing_ok=True)
 
 
-def create(path: Path, content: bytes) -> bool:
-    """Create a file with all its content, unless it is there; whether we did. Exactly one of many callers does."""
+def create(path: Path, content: bytes, *, lasting: bool = True) -> bool:
+    """Create a file with all its content, unless it is there; whether we did. Exactly one of many callers does.
+
+    One that is not `lasting` may be lost with the power of the machine, and is not waited for.
+    """
     temporary = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.making")
     try:
-        _put(temporary, content, os.O_EXCL)
+        _put(temporary, content, os.O_EXCL, lasting)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -205,27 +208,28 @@ def create(path: Path, content: bytes) -> bool:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV):
                 raise
-            return _create_in_place(path, content)
+            return _create_in_place(path, content, lasting)
         return True
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _create_in_place(path: Path, content: bytes) -> bool:
+def _create_in_place(path: Path, content: bytes, lasting: bool) -> bool:
     """For file systems without hard links; one who reads too early finds nothing readable and watches on."""
     try:
-        _put(path, content, os.O_EXCL)
+        _put(path, content, os.O_EXCL, lasting)
     except FileExistsError:
         return False
     return True
 
 
-def _put(path: Path, content: bytes, flags: int) -> None:
+def _put(path: Path, content: bytes, flags: int, lasting: bool = True) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o666)
     with open(handle, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(handle)
+        if lasting:
+            os.fsync(handle)
 
 
 def read_holder(path: Path) -> Holder | None:
