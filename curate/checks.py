@@ -193,7 +193,7 @@ class Verifying:
         try:
             self.manifest = msgspec.json.decode(found.read_bytes(), type=dict[str, Any])
             return {found.parent / f["file"]: f["sha256"] for f in self.manifest["files"]}
-        except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+        except (OSError, ValueError, msgspec.MsgspecError, KeyError, TypeError):  # ValueError: no UTF-8
             return {}  # its hash says that it is damaged
 
     def _names(self) -> None:

@@ -202,6 +202,6 @@ def sweep(run: Run, current: Path) -> None:
 def _known_clean(folder: Path, what: Listed) -> set[str]:
     try:
         record = msgspec.json.decode((folder / CLEAN).read_bytes())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, msgspec.MsgspecError):
         return set()
     return set(record["clean"]) if isinstance(record, dict) and record.get("list") == what.key else set()
