@@ -17,6 +17,7 @@ import pyarrow as pa
 from curate import spans
 from curate.corpus import TEXT, CorpusSpec, Layout, Part, open_corpus
 from curate.errors import ConfigError, DataError, uninterrupted
+from curate.filenames import MAGIC
 from curate.frame import connect, literal, quote
 from curate.plan import Node, part_name, twins
 from curate.records import known_files
@@ -101,8 +102,8 @@ def _make(con: duckdb.DuckDBPyConnection, views: dict[str, str]) -> list[str]:
 def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | None:
     """doc, curate_identity, text, where DuckDB itself can read it: a plain column of parquet, jsonl or csv."""
     column = quote(columns[0])
-    if any(_kind(file) == "jsonl" and _begins_with_a_mark(file) for file in files):
-        return None  # DuckDB refuses JSON after a byte order mark
+    if any(_kind(file) != "parquet" and _is_unlike_its_name(file) for file in files):
+        return None
     branches = []
     for kind in sorted({_kind(f) for f in files}):
         paths = [f for f in files if _kind(f) == kind]
@@ -128,12 +129,15 @@ def _texts_view(columns: Sequence[str], files: list[str], docs: str) -> str | No
     return f"SELECT d.doc, d.curate_identity, t.text FROM ({' UNION ALL '.join(branches)}) t JOIN ({docs}) d ON t.file = d.file AND t.row = d.row"
 
 
-def _begins_with_a_mark(file: str) -> bool:
+def _is_unlike_its_name(file: str) -> bool:
+    """Whether text begins as DuckDB does not expect: JSON with a byte order mark, or compressed under a plain name."""
     try:
         with open(file, "rb") as stream:
-            return stream.read(3) == b"\xef\xbb\xbf"
+            begin = stream.read(4)
     except OSError:
         return False  # whoever asks for its text is told that it is gone
+    marked = begin.startswith(b"\xef\xbb\xbf") and _kind(file) == "jsonl"
+    return marked or (not file.lower().endswith(".gz") and begin.startswith(tuple(MAGIC)))
 
 
 def plain(path: str) -> str:

@@ -505,7 +505,7 @@ def _chunks(
     if part.format == "jsonl":
         carried = {name: layout.json[name] for name in columns if name in layout.json}
         plan = layout.plan if text else None
-        chunks = read_jsonl(part.file, part.start, part.stop, carried, plan, rows, batch_bytes, sound)
+        chunks = read_jsonl(part.file, part.start, part.stop, carried, plan, rows, batch_bytes, sound, bool(reason))
     else:
         block = layout.hints[part.file]
         how = Reading(abs(block), block < 0, sound)

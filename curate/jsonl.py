@@ -228,11 +228,12 @@ def read_jsonl(
     rows: Places | None,
     batch_bytes: int,
     sound: int | None = None,
+    whole: bool = False,
 ) -> Iterator[Chunk]:
     """Yield the rows of the bytes start..stop (0..0: a whole compressed file), about `batch_bytes` at a time.
 
     `columns` are the columns wanted and how they are carried, `plan` what the text needs; `sound` is as for
-    `open_bytes`.
+    `open_bytes`, and `whole` leaves out a last line without its newline.
     """
     with reading(path), open_bytes(path, start, sound=sound) as stream:
         held: list[bytes] = []
@@ -242,7 +243,7 @@ def read_jsonl(
         wanted = None if rows is None else set(rows.tolist())
         last = None if rows is None else int(rows[-1]) if len(rows) else -1
         first = start == 0
-        for lines in _line_blocks(stream, None if stop == 0 else stop - start):
+        for lines in _line_blocks(stream, None if stop == 0 else stop - start, whole=whole):
             if first and lines[0].startswith(_BOM):
                 lines[0] = lines[0][len(_BOM) :]
             first = False

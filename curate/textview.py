@@ -239,11 +239,13 @@ def taken(array: pa.Array, rows: Rows) -> pa.Array:
     try:
         return array.take(pa.array(rows))
     except pa.ArrowNotImplementedError:
+        if not len(rows):
+            return array.slice(0, 0)
         # Arrow has no such kernel for views of strings, wherever inside they are; it can join slices of them.
         ends = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
         starts = np.concatenate([[0], ends[:-1]])
         pieces = [array.slice(rows[a], b - a) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        return pa.concat_arrays(pieces) if len(rows) else array.slice(0, 0)
+        return pa.concat_arrays(pieces)
 
 
 def merge_bad(first: pa.Array | None, second: pa.Array | None) -> pa.Array | None:

@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from run_folders import (
     call,
+    chosen_texts,
     counts,
     docs,
     leftovers,
@@ -313,6 +314,17 @@ def test_of_a_truncated_file_the_rows_before_the_break_are_kept_and_the_rest_cou
     (tmp_path / "pool" / name).write_bytes(whole)
     assert run_of(tmp_path, "quarantine").returncode == 0
     assert counts(tmp_path / "run") == {("kept", None): 80}
+
+
+def test_a_last_line_that_damage_follows_is_not_trusted_whatever_it_holds(tmp_path: Path) -> None:
+    lines = ['{"text": "one", "more": {"a": 1}}', '{"text": "two", "more": {"a": 2}}', '{"text": "three", "more": 5}']
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "bad.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()) + b"and this")
+    recipe = {"corpus": {"paths": [str(tmp_path / "pool")], "on_error": "quarantine"}, "stages": []}
+    done = call("run", write_recipe(tmp_path / "recipe.yaml", recipe), "--run", tmp_path / "run", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert sorted(counts(tmp_path / "run").values()) == [1, 2]
+    assert chosen_texts(tmp_path / "run") == ["one", "two"]
 
 
 @pytest.mark.parametrize("name", ["bad.jsonl.gz", "bad.jsonl.zst"])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shlex
@@ -563,3 +564,22 @@ def test_every_row_of_the_faults_table_has_a_code_and_names_tests_that_exist() -
         named = re.findall(r"`(test_\w+)`", row[4])
         assert named, row
         assert set(named) <= defined, set(named) - defined
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}\n'), ("a.csv", b'text,n\r\nx,1\r\r\none,2\r\n"two",3\r\n"a ""b"" c",4\r\n'),
+     ("b.jsonl", gzip.compress(b'{"text": "one"}\n{"text": "two"}\n'))],
+    ids=["a mark before JSON", "odd line ends in csv", "gzip under a plain name"],
+)
+def test_a_file_that_the_plain_client_refuses_is_read_by_curate_sql(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / name).write_bytes(content)
+    curate.run({"corpus": {"paths": [str(tmp_path / "pool")]}, "stages": []}, run=tmp_path / "run", workers=1, publish=False)
+    opened = OpenRun(tmp_path / "run")
+    expected = [text for part in opened.parts() for batch in read_part(opened.layout(), part) for text in batch.column(TEXT).to_pylist()]
+    assert "two" in expected
+    with duckdb.connect(str(tmp_path / "run" / "catalog.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM duckdb_views() WHERE view_name = 'texts'").fetchall() == [(0,)]
+    found = opened.arrow("SELECT doc, text FROM texts ORDER BY doc")
+    assert found["text"].to_pylist() == expected

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus import BAD, TEXT, load_table
 from curate.errors import ConfigError, DataError
+from curate.textview import checked_utf8, taken
 
 MESSAGES = [
     {
@@ -249,3 +251,30 @@ def test_a_prompt_that_is_no_string_is_a_bad_row(tmp_path: Path) -> None:
         "not a string: int64 in column 'prompt'",
         "null text: column 'response'",
     ]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(["a", None, "a text that is too long to stand in a view itself", "d", "e"], pa.string_view()),
+        pa.array([{"x": "a"}, {"x": None}, None, {"x": "d" * 40}, {"x": "e"}], pa.struct([("x", pa.string_view())])),
+        pa.array([["a"], [], None, ["d", "d" * 40], ["e"]], pa.list_(pa.string_view())),
+        pa.array(["a", None, "c", "d", "e"]),
+    ],
+    ids=["view", "views in structs", "views in lists", "strings"],
+)
+@pytest.mark.parametrize("rows", [[], [0], [4], [1, 2], [0, 2, 3, 4], [0, 1, 2, 3, 4]])
+def test_rows_of_any_type_are_taken_views_included(array: pa.Array, rows: list[int]) -> None:
+    for sliced in (array, pa.concat_arrays([array, array]).slice(5)):
+        found = taken(sliced, np.array(rows, dtype=np.int64))
+        assert found.type == array.type
+        assert found.to_pylist() == [array.to_pylist()[row] for row in rows]
+
+
+def test_a_view_of_invalid_utf8_is_a_row_set_aside_not_the_end() -> None:
+    raw = pa.array([b"ok", b"bad \xff and long enough to stand outside of its view", None], pa.binary_view())
+    views = pa.Array.from_buffers(pa.string_view(), 3, raw.buffers())
+    text, bad = checked_utf8(views)
+    assert text.to_pylist() == ["ok", None, None]
+    assert bad is not None
+    assert bad.to_pylist() == [None, "invalid UTF-8", None]
