@@ -120,6 +120,9 @@ def one(pool: Path, targets: Path, name: str, scratch: Path) -> dict[str, Any]:
     }  # fmt: skip
     folder = scratch / name
     by = {"zipfit": judged(recipe, "zipfit", folder), "zipfit_fast": judged(recipe, "zipfit_fast", folder)}
+    for words, settings in (("rescore: null", {"rescore": None}), ("length_correction: residual", {"length_correction": "residual"})):
+        alone = {**recipe, "stages": [{"dedup_exact": {}}, {"zipfit_fast": settings}]}
+        by[f"zipfit_fast, {words}"] = judged(alone, "zipfit_fast", scratch / f"{name}-{len(by)}")
     docs = curate.open_run(folder).arrow(
         "SELECT curate_bytes, zipfit, zipfit_fast, zipfit_fast_exact FROM docs WHERE zipfit IS NOT NULL ORDER BY doc"
     )
@@ -170,7 +173,7 @@ def draw(result: dict[str, Any], out: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "curate"
+    matplotlib.rcParams.update({"svg.hashsalt": "curate", "svg.fonttype": "none"})
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
