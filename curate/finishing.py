@@ -15,7 +15,7 @@ from curate.corpus import Part, file_location, read_part
 from curate.errors import DataError, InternalError, StageError
 from curate.frame import DOC, Frame
 from curate.gather import gathered
-from curate.plan import Node, kept_by, stored_column, wide_columns
+from curate.plan import Node, kept_by, stored_columns, wide_columns
 from curate.rowhash import HashTask
 from curate.stage import IDENTITY
 from curate.store import digest, write_bytes, write_table
@@ -75,9 +75,10 @@ def part_columns(run: Run, part: Part, name: str, reads: Sequence[str], position
     if user:
         batches = list(read_part(run.corpus.layout, part, columns=user, text=False))
         table = pa.Table.from_batches(batches) if batches else None
+    stored = stored_columns({column: wide[column] for column in reads if column in wide}, name)
     for column in reads:
         if column in wide:
-            values = stored_column(wide[column][0], name, wide[column][1])
+            values = stored[column]
         else:
             values = (
                 table[column]

@@ -204,14 +204,34 @@ def stage_key(node: Node, inputs: Mapping[str, str]) -> str:
 
 def stored_column(node: Node, name: str, item: str) -> pa.ChunkedArray:
     """One stored column of a node for a part: a measure, a verdict or what finish found."""
+    return stored_columns({item: (node, item)}, name)[item]
+
+
+def stored_columns(wanted: Mapping[str, tuple[Node, str]], name: str) -> dict[str, pa.ChunkedArray]:
+    """Stored columns of nodes for a part, each file opened once."""
+    files: dict[tuple[int, Path], tuple[Node, list[str]]] = {}
+    for node, item in wanted.values():
+        files.setdefault((node.position, _folder(node, item)), (node, []))[1].append(item)
+    tables = {place: _read(node, place[1], name, list(dict.fromkeys(items))) for place, (node, items) in files.items()}
+    return {key: tables[node.position, _folder(node, item)][item] for key, (node, item) in wanted.items()}
+
+
+def _folder(node: Node, item: str) -> Path:
+    """Where a field of a node lies."""
     if node.measures is not None and item in node.fields().names:
-        found = node.sidecars().read(name, [item])
-        if found is None:
-            raise InternalError(f"the sidecar of {node.label!r} for part {name} is missing")
-        return found[0][item]
+        return node.measures
     folder = node.finished if node.finished is not None and item in node.finish_fields().names else node.verdicts
     assert folder is not None
-    return read_table(folder / f"{name}.parquet", [item])[item]
+    return folder
+
+
+def _read(node: Node, folder: Path, name: str, items: list[str]) -> pa.Table:
+    if folder != node.measures:
+        return read_table(folder / f"{name}.parquet", items)
+    found = node.sidecars().read(name, items)
+    if found is None:
+        raise InternalError(f"the sidecar of {node.label!r} for part {name} is missing")
+    return found[0]
 
 
 def kept_by(node: Node, name: str, rows: int) -> np.ndarray:

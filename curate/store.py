@@ -32,6 +32,8 @@ from curate.filescan import hash_file
 
 T = TypeVar("T")
 COMPUTED = "_computed"
+#: Names a sidecar that has values for all rows of its part.
+ALL = "all"
 #: Raised whenever the meaning or the form of stored files changes; part of every key. 2: pages carry checksums.
 FORMAT = 2
 
@@ -243,6 +245,14 @@ def damaged(path: Path | str, why: str) -> DataError:
     )
 
 
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none where it is not there."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
 class Sidecars:
     """The measures of one stage in one state: for each part one or more files, each with all rows of the part.
 
@@ -256,10 +266,13 @@ class Sidecars:
 
     def read(self, part: str, names: list[str] | None = None) -> tuple[pa.Table, np.ndarray] | None:
         """The part's columns and which rows have been computed; None where nothing has been yet."""
-        files = sorted(self.folder.glob(f"{part}-*.parquet"))
+        wanted = [n for n in self.schema.names if names is None or n in names]
+        whole = self._whole(part, wanted)
+        if whole is not None:
+            return whole
+        files = [self.folder / name for name in _listed(self.folder) if name.startswith(f"{part}-") and name.endswith(".parquet")]
         if not files:
             return None
-        wanted = [n for n in self.schema.names if names is None or n in names]
         first = read_table(files[0], [*wanted, COMPUTED])
         done = first[COMPUTED].to_numpy().astype(bool)
         table = first.select(wanted)
@@ -270,9 +283,17 @@ class Sidecars:
             done = done | fresh
         return table.cast(pa.schema([self.schema.field(n) for n in wanted])), done
 
+    def _whole(self, part: str, wanted: list[str]) -> tuple[pa.Table, np.ndarray] | None:
+        """The file that has all of a part's rows, where there is one: found without looking through the folder."""
+        try:
+            table = read_table(self.folder / f"{part}-{ALL}.parquet", [*wanted, COMPUTED])
+        except FileNotFoundError:
+            return None
+        return table.select(wanted).cast(pa.schema([self.schema.field(n) for n in wanted])), table[COMPUTED].to_numpy().astype(bool)
+
     def write(self, part: str, table: pa.Table, computed: np.ndarray, scratch: Path) -> None:
         """Store the rows `computed` of `table` (all rows of the part, null elsewhere)."""
-        rows = "all" if computed.all() else hashlib.blake2b(np.packbits(computed).tobytes(), digest_size=8).hexdigest()
+        rows = ALL if computed.all() else hashlib.blake2b(np.packbits(computed).tobytes(), digest_size=8).hexdigest()
         write_table(
             self.folder / f"{part}-{rows}.parquet", table.append_column(COMPUTED, pa.array(computed)), scratch
         )

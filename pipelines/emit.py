@@ -25,7 +25,7 @@ from curate import randomness, spans
 from curate.corpus import Layout, Part
 from curate.docs import Wide, settle
 from curate.errors import InternalError, StageError
-from curate.plan import Node, kept_rows, part_name, rewriters, stored_column, wide_columns
+from curate.plan import Node, kept_rows, part_name, rewriters, stored_columns, wide_columns
 from curate.recipe import EmitSpec
 from curate.rowhash import of_rows, plain_type
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT, WORDS
@@ -196,8 +196,9 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
     if not len(index):
         return
     chosen = pa.array(index)
-    ours = {n: stored_column(node, name, item).take(chosen).combine_chunks() for n, (node, item) in our_columns(task.nodes).items()}
-    keys = stored_column(task.nodes[0], name, KEY).take(chosen).to_numpy()
+    stored = stored_columns({**our_columns(task.nodes), ORDER: (task.nodes[0], KEY)}, name)
+    ours = {n: stored[n].take(chosen).combine_chunks() for n in our_columns(task.nodes)}
+    keys = stored[ORDER].take(chosen).to_numpy()
     order = pa.array(randomness.bits(keys, task.stream))
     schema = published_schema(task.layout, task.nodes).append(pa.field(ORDER, pa.uint64()))
     at = 0
