@@ -119,3 +119,6 @@ def minhash_shared(
 def minhash_join(
     parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64], /
 ) -> None: ...
+
+# sums int32[n, dim]
+def embed_project(values: LmArray, starts: LmArray, dim: int, sums: LmArray, /) -> None: ...

@@ -24,6 +24,7 @@ BUILT_IN = (
     "curate.licenses",
     "curate.scorers.dsir",
     "curate.scorers.compression_ratio",
+    "curate.scorers.embed",
     "curate.scorers.gzip_knn",
     "curate.scorers.zipfit",
     "curate.scorers.zipfit_fast",

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "arrow_abi.h"
+#include "embed.h"
 #include "minhash.h"
 #include "ngramlm.h"
 #include "ngrams.h"
@@ -1092,6 +1093,21 @@ done:
     return result;
 }
 
+/* starts[0 .. sets] never decrease and lie in 0 .. values. */
+static int check_starts(const Py_buffer *starts, int64_t values) {
+    int64_t before = 0;
+    for (int64_t i = 0; i < starts->len / 8; i++) {
+        int64_t start = ((const int64_t *)starts->buf)[i];
+        if (start < before || start > values) {
+            PyErr_Format(PyExc_ValueError, "expected starts that never decrease, inside 'values', got %lld at %lld",
+                         (long long)start, (long long)i);
+            return -1;
+        }
+        before = start;
+    }
+    return 0;
+}
+
 /* Every name of a set or member is in 0 .. count - 1. */
 static int check_names(const Py_buffer *names, int64_t count) {
     const int64_t *name = names->buf;
@@ -1119,16 +1135,8 @@ static PyObject *py_minhash_shared(PyObject *Py_UNUSED(module), PyObject *args) 
     if (!right) goto done;
     Py_buffer *shared = array_hold(&held, shared_source, 1, 8, left->len / 8, "shared");
     if (!shared) goto done;
-    int64_t sets = starts->len / 8 - 1, before = 0;
-    for (int64_t i = 0; i <= sets; i++) {
-        int64_t start = ((const int64_t *)starts->buf)[i];
-        if (start < before || start > values->len / 8) {
-            PyErr_Format(PyExc_ValueError, "expected starts that never decrease, inside 'values', got %lld at %lld",
-                         (long long)start, (long long)i);
-            goto done;
-        }
-        before = start;
-    }
+    int64_t sets = starts->len / 8 - 1;
+    if (check_starts(starts, values->len / 8) < 0) goto done;
     if (check_names(left, sets) < 0 || check_names(right, sets) < 0) goto done;
     Py_BEGIN_ALLOW_THREADS
     minhash_shared(values->buf, starts->buf, left->buf, right->buf, left->len / 8, shared->buf);
@@ -1181,11 +1189,44 @@ static PyMethodDef minhash_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---------------------------------------------------------------- embed */
+
+static PyObject *py_embed_project(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *values_source, *starts_source, *sums_source, *result = NULL;
+    int dim;
+    held_arrays held = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OOiO", &values_source, &starts_source, &dim, &sums_source)) return NULL;
+    if (dim < 1 || dim > EMBED_MAX_DIM) {
+        PyErr_Format(PyExc_ValueError, "expected 1 to %d dimensions, got %d", EMBED_MAX_DIM, dim);
+        return NULL;
+    }
+    Py_buffer *values = array_hold(&held, values_source, 0, 8, 0, "values");
+    if (!values) goto done;
+    Py_buffer *starts = array_hold(&held, starts_source, 0, 8, 1, "starts");
+    if (!starts) goto done;
+    int64_t rows = starts->len / 8 - 1;
+    Py_buffer *sums = array_hold(&held, sums_source, 1, 4, rows * dim, "sums");
+    if (!sums || check_starts(starts, values->len / 8) < 0) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    embed_project(values->buf, starts->buf, rows, dim, sums->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&held);
+    return result;
+}
+
+static PyMethodDef embed_methods[] = {
+    {"embed_project", py_embed_project, METH_VARARGS,
+     "embed_project(values, starts, dim, sums): a random projection of each set of hashes, added to its sums."},
+    {NULL, NULL, 0, NULL},
+};
+
 /* ---------------------------------------------------------------- the module */
 
 static int module_exec(PyObject *module) {
     PyMethodDef *const tables[] = {simd_methods, noise_methods,   text_methods,  ngrams_methods,
-                                   ngramlm_methods, minhash_methods, zipfit_methods};
+                                   ngramlm_methods, minhash_methods, zipfit_methods, embed_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
     return 0;

@@ -56,6 +56,8 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("gzip_knn", {"k": 1, "order": "target_first", "separator": "", "level": 6}),
     ("zipfit_fast", {}),
     ("zipfit_fast", {"compressor": "zlib", "level": 1, "max_targets": 1}),
+    ("embed", {}),
+    ("embed", {"dim": 70, "ngram": 4, "dtype": "float32"}),
     ("select", {"how": "random", "budget": "50%"}),
     ("select", {"how": "random_balanced", "group_by": "source", "budget": 3}),
 ]

@@ -180,3 +180,12 @@ def shingle_hash(shingle: Sequence[str]) -> int:
     for token in shingle:
         total = (total * FIRST[0] + mix64_token(token.encode())) & MASK
     return fold(total ^ FIRST[4], FIRST[5])
+
+
+SECOND = (0xC0AC29B7C97C50DD, 0x3F84D5B5B5470917, 0x9216D5D98979FB1B)
+
+
+def projection(grams: set[int], dim: int) -> list[int]:
+    """native/embed.h's sums of one set."""
+    words = {g: [fold(((g + (i + 1) * SECOND[0]) & MASK) ^ SECOND[1], SECOND[2]) for i in range((dim + 63) // 64)] for g in grams}
+    return [sum(1 if word[j // 64] >> (j % 64) & 1 else -1 for word in words.values()) for j in range(dim)]
