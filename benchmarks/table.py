@@ -33,8 +33,71 @@ def result(name: str) -> dict[str, Any]:
 
 
 def render() -> str:
-    """Both tables."""
-    return "\n".join([*speeds(), "", *selections()])
+    """All tables."""
+    return "\n".join([*speeds(), "", *selections(), "", *nights(), "", *kernels()])
+
+
+def nights() -> list[str]:
+    """What was asked of a run that is started every night, and what was measured."""
+    night, soak, fuzz, verify = result("nightly"), result("soak"), result("fuzz"), result("verify")
+    files, groups = night["files"], night["row_groups"]
+    read = sorted(set(files["one_file_added"]["documents_read_by_pass"].values()))
+    rows = [
+        ("random kills over two recipes, the same command again: results that differ from the undisturbed run's", "0 of 200",
+         f"{soak['different']} of {soak['kills']}", soak),
+        ("damaged parquet, jsonl, csv, gzip and zstd files: a traceback, a hang, a crash, or a row lost in silence", "0 of a few thousand",
+         f"{len(fuzz['wrong'])} of {fuzz['cases']:,}", fuzz),
+        (f"a run over {files['parts']:,} unchanged files, or one of {groups['parts']:,} row groups, CPU until it says that there is nothing to do", "under 2 s",
+         f"{files['nothing_to_do_cpu_seconds']:.2f} s, {groups['nothing_to_do_cpu_seconds']:.2f} s", night),
+        (f"one file of {files['one_file_added']['documents_in_it']} documents added, frozen state: documents read before emission", "that file's",
+         f"{', '.join(str(n) for n in read)} in each pass ({files['one_file_added']['cpu_seconds']:.0f} s of CPU)", night),
+        (f"`curate verify`, {verify['text_mb']:.0f} MB of text", "-", f"{verify['verify_seconds']:.1f} s ({verify['verify_mb_per_s']:.0f} MB/s of files)", verify),
+    ]  # fmt: skip
+    return table(rows)
+
+
+def kernels() -> list[str]:
+    """What was asked of compression and near-duplicates, and what was measured."""
+    zipfit, fast, minhash = result("zipfit"), result("zipfit_fast"), result("minhash")
+
+    def span(values: list[float]) -> str:
+        return f"{min(values):.1f} to {max(values):.1f} x by pool"
+
+    figures = zipfit["figures"].values()
+    guides = fast["guides"]
+    best = minhash["mb_per_cpu_second"]
+    recall = [pool["recall"] for pool in minhash["judged"].values()]
+    rows = [
+        ("exact ZIP-FIT over plain Python with zlib, portable C", "at least 7 x", span([f["times_python"]["scalar"] for f in figures]), zipfit),
+        ("the same with AVX-512", "at least 9 x", span([f["times_python"]["avx512"] for f in figures]), zipfit),
+        ("exact ZIP-FIT over C calling zlib, portable; AVX-512", "3 x; 4 x",
+         f"{span([f['times_c']['scalar'] for f in figures])}; {span([f['times_c']['avx512'] for f in figures])}", zipfit),
+        ("`zipfit_fast`, MB/s at 82 and at 1,000 targets", "30, the same at both",
+         f"{fast['speed']['82_targets']['together_mb_per_s']:.0f}, {fast['speed']['1000_targets']['together_mb_per_s']:.0f}", fast),
+        ("`zipfit_fast` against exact, Spearman of the scores that were not rescored: " + ", ".join(guides), "0.95",
+         ", ".join(f"{g['rank_correlation_of_fitted']:.2f}" for g in guides.values()), fast),
+        ("MinHash signatures from raw text, 128 permutations, AVX2; AVX-512, MB per CPU second", "500; 650",
+         f"{best['native']['avx2']:.0f}; {best['native']['avx512']:.0f}", minhash),
+        ("the same, permutations of 61 bits and the fast hash", "200; 280",
+         f"{best['legacy permutations, fast hash']['avx2']:.0f}; {best['legacy permutations, fast hash']['avx512']:.0f}", minhash),
+        ("whole MinHash de-duplication over datasketch's, 1 million documents; 52 MB of web pages", "40 x",
+         f"{minhash['million']['a million documents']['times_datasketch']:.0f} x; {minhash['whole']['times_datasketch']:.0f} x", minhash),
+        ("the same in MB per CPU second", "30",
+         f"{minhash['million']['a million documents']['mb_per_cpu_second']:.0f}; {minhash['whole']['mb_per_cpu_second']:.0f}", minhash),
+        ("recall of pairs at Jaccard 0.8 against brute force; pairs joined that are not near", "0.97; 0",
+         f"{min(recall):.2f}; {sum(pool['clusters_that_pairs_at_0.7_do_not_join'] for pool in minhash['judged'].values())}", minhash),
+        ("largest process, 1 million documents; with 100,000 copies of one text", "2 GB",
+         "; ".join(f"{minhash['million'][name]['largest_process_mb'] / 1e3:.1f} GB" for name in minhash["million"]), minhash),
+    ]  # fmt: skip
+    return table(rows)
+
+
+def table(rows: list[tuple[str, str, str, dict[str, Any]]]) -> list[str]:
+    """Figures with what was asked, and the machine, as Markdown."""
+    lines = ["| figure | asked | measured | commit |", "|---|---|---|---|"]
+    lines += [f"| {what} | {asked} | {measured} | {source['commit'][:12]} |" for what, asked, measured, source in rows]
+    machines = sorted({f"{source['machine']}, {source['processors']} shared processors" for *_, source in rows if "machine" in source})
+    return [*lines, "", f"Machine: {'; '.join(machines)}; medians, peers in the same run."]
 
 
 def speeds() -> list[str]:
@@ -56,9 +119,7 @@ def speeds() -> list[str]:
         ("`curate --help`, CPU", "under 0.3 s", f"{startup['help_cpu_seconds']:.2f} s", startup),
         ("`curate sql`, CPU", "under 0.5 s", f"{startup['sql_cpu_seconds']:.2f} s", startup),
     ]  # fmt: skip
-    lines = ["| figure | asked | measured | commit |", "|---|---|---|---|"]
-    lines += [f"| {what} | {asked} | {measured} | {source['commit']} |" for what, asked, measured, source in rows]
-    return [*lines, "", f"Machine: {run['machine']}, {run['processors']} shared processors; medians, peers in the same run."]
+    return table(rows)
 
 
 def selections() -> list[str]:
