@@ -294,7 +294,9 @@ class Lease:
                 with contextlib.suppress(FileNotFoundError):
                     path.rename(path.with_name(f"{path.stem}.{self.holder.nonce}.gone-making"))
         for path in self.path.parent.iterdir():
-            if path in earlier or path.name.endswith(".gone-making"):
+            # who died while it made this very number left a file of its own; one who lives tries again without it
+            unborn = path.name.startswith(f"{self.path.stem}.") and path.name.endswith(".making") and path != self.staging
+            if path in earlier or path.name.endswith(".gone-making") or unborn:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:

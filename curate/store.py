@@ -281,15 +281,23 @@ class Sidecars:
             fresh = other[COMPUTED].to_numpy().astype(bool) & ~done
             table = _coalesce(table, other.select(wanted), fresh)
             done = done | fresh
-        return table.cast(pa.schema([self.schema.field(n) for n in wanted])), done
+        return self._typed(table, files[0]), done
 
     def _whole(self, part: str, wanted: list[str]) -> tuple[pa.Table, np.ndarray] | None:
         """The file that has all of a part's rows, where there is one: found without looking through the folder."""
+        file = self.folder / f"{part}-{ALL}.parquet"
         try:
-            table = read_table(self.folder / f"{part}-{ALL}.parquet", [*wanted, COMPUTED])
+            table = read_table(file, [*wanted, COMPUTED])
         except FileNotFoundError:
             return None
-        return table.select(wanted).cast(pa.schema([self.schema.field(n) for n in wanted])), table[COMPUTED].to_numpy().astype(bool)
+        return self._typed(table.select(wanted), file), table[COMPUTED].to_numpy().astype(bool)
+
+    def _typed(self, table: pa.Table, file: Path) -> pa.Table:
+        """The stage's own types; no checksum covers the footer, in which a flipped bit names another."""
+        try:
+            return table.cast(pa.schema([self.schema.field(name) for name in table.schema.names]))
+        except pa.ArrowException as error:
+            raise damaged(file, str(error)) from error
 
     def write(self, part: str, table: pa.Table, computed: np.ndarray, scratch: Path) -> None:
         """Store the rows `computed` of `table` (all rows of the part, null elsewhere)."""

@@ -18,7 +18,7 @@ PIPELINES = sorted((ROOT / "pipelines").glob("*.py"))
 SPEAKERS = {"cli.py", "show.py"}
 #: Tests of something that is no single module: a promise, a document, a sample.
 OF_PROMISES = {
-    "arrow_edge", "bad_input", "c_lint", "changing_input", "damage", "data_samples", "demo", "docs", "faults", "figures", "fuzz", "house", "invariance", "kill", "run", "scheduling", "wheel",
+    "arrow_edge", "bad_input", "c_lint", "changing_input", "damage", "data_samples", "demo", "docs", "faults", "figures", "fuzz", "house", "invariance", "kill", "run", "scheduling", "sequences", "wheel",
 }
 
 

@@ -122,6 +122,19 @@ def test_a_dead_holder_of_this_machine_is_taken_over_at_once_and_named(tmp_path:
     second.close()
 
 
+def test_what_one_left_who_died_while_it_made_the_lease_goes_with_the_next(tmp_path: Path) -> None:
+    first = taken(tmp_path)
+    first.close()
+    number = int(first.path.stem) + 1
+    left = tmp_path / lease.FOLDER / f"{number:08d}.0123456789abcdef.making"
+    left.write_text("{}")
+    second = taken(tmp_path)
+    assert int(second.path.stem) == number
+    assert not left.exists()
+    assert second.staging.is_dir()
+    second.close()
+
+
 def test_a_number_that_another_process_has_by_now_is_not_the_holder(tmp_path: Path) -> None:
     with held(tmp_path / "run"):
         path = newest(tmp_path / "run")

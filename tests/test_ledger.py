@@ -123,6 +123,29 @@ def test_damage_of_a_known_file_is_not_taken_for_content(pool: Path) -> None:
     assert entry.hash != xxhash.xxh3_128_hexdigest(bytes(content))
 
 
+def test_records_that_a_killed_run_left_are_not_held_against_the_ledger_before_it(pool: Path) -> None:
+    """A list of takedowns that grew, and a frozen state's record of the same size, after a run that died before its ledger."""
+    stages = [{"dsir": {"state": "frozen"}} if "dsir" in stage else stage for stage in STAGES]
+    recipe = write_recipe(pool / "recipe.yaml", recipe_for(pool, stages=stages))
+    words = ("run", recipe, "--run", pool / "run", "--workers", 1, "-q")
+    assert call(*words).returncode == 0
+    for name, ids in (("first", ["maths-0020"]), ("second", ["maths-0061", "logs-0003", "copies-0003"])):
+        (pool / name).write_text("\n".join(ids) + "\n")
+        before = (pool / "run" / "ledger.parquet").read_bytes()
+        done = call("takedown", pool / "run", "--ids", pool / name, "--workers", 1, "-q")
+        assert done.returncode == 0, done.stderr
+    shutil.copytree(pool / "run" / "frozen", pool / "frozen")
+    (pool / "run" / "frozen" / "dsir.json").unlink()
+    write_rows(pool / "pool" / "9.parquet", [row | {"id": row["id"] + "-9", "text": row["text"] + " again"} for row in small_rows()[:50]])
+    assert call(*words).returncode == 0
+    assert (pool / "run" / "frozen" / "dsir.json").stat().st_size == (pool / "frozen" / "dsir.json").stat().st_size
+    (pool / "run" / "ledger.parquet").write_bytes(before)  # as if both had died before they wrote theirs
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    check_against_the_disk(pool / "run")
+    assert call("verify", pool / "run").returncode == 0
+
+
 def test_a_damaged_file_that_no_ledger_knows_is_not_taken_in(pool: Path) -> None:
     run(recipe_for(pool), pool / "run")
     (pool / "run" / "ledger.parquet").unlink()

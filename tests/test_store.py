@@ -132,3 +132,10 @@ def test_no_flipped_byte_of_a_table_gives_other_values_under_the_columns_asked_f
             # readers cast to the types they expect, which undoes what a flip makes of a type
             assert found.select(names).cast(whole.schema).equals(whole), at
     assert noticed > len(content) // 2
+
+
+def test_a_sidecar_whose_footer_names_another_type_is_damaged(tmp_path: Path) -> None:
+    written = pa.table({"hash": pa.array([1.5, 2.5])})
+    Sidecars(tmp_path, written.schema).write("p", written, np.ones(2, bool), tmp_path / "tmp")
+    with pytest.raises(DataError, match=r"p-\w+\.parquet is damaged .*--repair"):
+        Sidecars(tmp_path, pa.schema([("hash", pa.binary(16))])).read("p")
