@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 NATIVE := $(wildcard native/*.c native/*.h)
 SAMPLE := data_samples/big
 RUN := runs/demo
+# Processes that share the everyday tests.
+JOBS ?= 2
 
 .PHONY: demo test lint types bench sanitize proof soak fuzz clean
 
@@ -27,7 +29,7 @@ demo: $(VENV)/.core
 	@echo '  $(BIN)/curate --help; docs/ explains each method'
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
