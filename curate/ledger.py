@@ -147,8 +147,8 @@ def write(run: Run, wide: Wide, published: Path | None, before: Ledger | None) -
     for path, kind in referred(run, wide, published):
         root, base = _root(run, path)
         # a record may be a killed run's, of the same name and even size: it was read by its own checksums, and is hashed anew
-        carried = None if kind == "record" else _carried(known.get(str(path)), path)
-        found = run.written.get(str(path)) or carried or _adopted(path)
+        before_it = None if kind == "record" else known.get(str(path))
+        found = run.written.get(str(path)) or _carried(before_it, path) or _adopted(path)
         entries.append(Entry(root, path.relative_to(base).as_posix(), kind, found.bytes, found.rows, found.hash))
     entries.sort(key=lambda entry: (entry.root, entry.path))
     inside = run.store.is_relative_to(run.folder)
