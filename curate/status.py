@@ -154,8 +154,12 @@ def look(folder: Path) -> Report:
         if status is None:
             raise ConfigError(f"expected a run folder, got {folder}, in which no run has worked")
         return _report(folder, status, "silent")
+    if status is not None and status.nonce != holder.nonce and holder.free and holder.outcome == "finished":
+        # it was no run that held the folder last, but a pruning, a repair, a comparison: the run's own words stand
+        return _report(folder, status, "killed" if status.state == "running" else status.state)
     if status is None or status.nonce != holder.nonce:  # one that only begins, or that says nothing of itself
-        status = Status(nonce=holder.nonce, host=holder.host, process=holder.process, started=holder.since, recipe=status.recipe if status else "")
+        recipe = status.recipe if status else ""
+        status = Status(nonce=holder.nonce, host=holder.host, process=holder.process, started=holder.since, updated=holder.since, recipe=recipe)
     if holder.free:
         status.error, status.exit_code = holder.error, holder.exit_code
         return _report(folder, status, holder.outcome or "finished")  # type: ignore[arg-type]

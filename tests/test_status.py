@@ -152,3 +152,21 @@ def test_a_status_of_an_earlier_holder_is_not_told_of_the_present_one(tmp_path: 
         report = look(tmp_path)
         assert (report.state, report.recipe, report.phase, report.kept) == ("running", "demo", "", None)
         assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_what_is_told_is_the_runs_and_not_that_of_who_cleaned_up_behind_it(bench: Path) -> None:
+    words = ("run", bench / "recipe.yaml", "--run", bench / "run", "--workers", 1, "-q")
+    process = subprocess.Popen(command(*words), start_new_session=True)
+    try:
+        (bench / "reached").read_text()
+    finally:
+        end_group(process)
+        process.wait()
+    with held(bench / "run"):  # as a pruning holds it
+        pass
+    assert asked(bench / "run")["state"] == "killed"
+    assert call(*words).returncode == 0
+    before = asked(bench / "run")
+    for cleaning in (("prune", bench / "run"), ("verify", bench / "run", "--repair")):
+        assert call(*cleaning).returncode == 0
+        assert asked(bench / "run") == before
