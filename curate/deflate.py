@@ -34,6 +34,9 @@ LEVELS = {"gzip": (1, 9), "zlib": (1, 9), "deflate": (1, 9), "zstd": (1, 22), "l
 _CELLS = 1 << 20
 
 
+CompressorName = Literal["gzip", "zlib", "deflate", "zstd", "lz4"]
+
+
 class Compressor(msgspec.Struct, frozen=True):
     """A compressor and its level; `level` runs from fast to thorough.
 
@@ -41,7 +44,7 @@ class Compressor(msgspec.Struct, frozen=True):
     (frames; needs the package lz4). Raises ConfigError for a level that is not there.
     """
 
-    name: Literal["gzip", "zlib", "deflate", "zstd", "lz4"] = "gzip"
+    name: CompressorName = "gzip"
     level: int = 6
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ Smaller distances are nearer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -17,10 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import deflate, randomness
+from curate import deflate, guidetexts
 from curate.errors import ConfigError
 from curate.registry import register
-from curate.scorers.zipfit import guide_texts, texts_by_target
 from curate.stage import REASON, TEXT, VALUE, Context, measure
 
 #: Distances held at once, documents times labelled texts: 8 MB.
@@ -38,40 +36,25 @@ class GzipKnnParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_targets: int | None = None
 
     def __post_init__(self) -> None:
-        deflate.Compressor(self.compressor, self.level)
+        guidetexts.check(self)
         if self.k < 1:
             raise ConfigError(f"expected k of 1 or more, got {self.k}")
-        if self.max_targets is not None and self.max_targets < 1:
-            raise ConfigError(f"expected max_targets of 1 or more (leave it out for all), got {self.max_targets}")
 
 
 @register("gzip_knn")
-class GzipKnn:
+class GzipKnn(guidetexts.GuideTexts):
     """Adds the mean distance to the k nearest of each target, the label that the k nearest of all give, and its votes."""
 
     version = 1
     Params = GzipKnnParams
-    uses_targets = True
     scores = True
 
     def __init__(self, params: GzipKnnParams, context: Context) -> None:
-        if not context.targets:
-            raise ConfigError(
-                "gzip_knn needs targets, one for each label: in a recipe targets: {code: {guide: [code.jsonl]}, prose: {guide: [prose.jsonl]}}"
-            )
+        super().__init__(
+            "gzip_knn", params, context,
+            needs="targets, one for each label: in a recipe targets: {code: {guide: [code.jsonl]}, prose: {guide: [prose.jsonl]}}",
+        )  # fmt: skip
         self.params = params
-        self.compressor = deflate.Compressor(params.compressor, params.level)
-        self.library = self.compressor.library()
-        self.names = [t.name for t in context.targets]
-        self.uses_seed = params.max_targets is not None
-        self._stream = randomness.stream(context.seed, "zipfit", "targets")
-
-    def extra_key(self) -> str:
-        """Another version of a compressor's library may give other lengths."""
-        return self.library
-
-    def close(self, merged: None, targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-        return guide_texts("gzip_knn", self.names, targets, self.params.max_targets, self._stream)
 
     def reads(self) -> list[str]:
         return [TEXT]
@@ -83,7 +66,7 @@ class GzipKnn:
 
     def apply(self, state: pa.Table, batch: pa.RecordBatch) -> pa.RecordBatch:
         text = batch.column(TEXT)
-        guides = texts_by_target(state, self.names)
+        guides = self.texts(state)
         owner = np.repeat(np.arange(len(guides)), [len(g) for g in guides])
         means = np.empty((len(text), len(guides)))
         labels, votes = np.empty(len(text), np.int64), np.empty(len(text), np.int64)

@@ -8,7 +8,7 @@ that was fitted to it. Larger is nearer to the target. docs/zipfit_fast.md has w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -17,11 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import budget, deflate, randomness, ridge, zipfit_profile
+from curate import budget, deflate, guidetexts, randomness, ridge, zipfit_profile
 from curate.errors import ConfigError
 from curate.frame import DOC, Frame
 from curate.registry import register
-from curate.scorers.zipfit import guide_texts, texts_by_target
 from curate.stage import KEY, REASON, TEXT, VALUE, Context, measure
 
 Float64 = npt.NDArray[np.float64]
@@ -49,9 +48,7 @@ class ZipfitFastParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     length_correction: Literal["none", "residual"] = "none"
 
     def __post_init__(self) -> None:
-        deflate.Compressor(self.compressor, self.level)
-        if self.max_targets is not None and self.max_targets < 1:
-            raise ConfigError(f"expected max_targets of 1 or more (null for all), got {self.max_targets}")
+        guidetexts.check(self)
         if not 100 <= self.sample <= ridge.MOST_ROWS:
             raise ConfigError(f"expected a sample of 100 to {ridge.MOST_ROWS} documents, got {self.sample}")
         if self.rescore is not None and budget.parse(self.rescore).unit != "documents":
@@ -59,33 +56,23 @@ class ZipfitFastParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 @register("zipfit_fast")
-class ZipfitFast:
+class ZipfitFast(guidetexts.GuideTexts):
     """Adds `zipfit_fast` (float64, near to zipfit's), or `zipfit_fast_<target>` for each of several, and which are exact."""
 
     version = 1
     Params = ZipfitFastParams
     keyless_params = ("sample", "rescore", "length_correction")
     unlisted = (PROFILE,)
-    uses_targets = True
-    uses_seed = True
     scores = True
 
     def __init__(self, params: ZipfitFastParams, context: Context) -> None:
-        if not context.targets:
-            raise ConfigError(
-                "zipfit_fast needs a target: --target FILE, or in a recipe targets: {maths: {guide: [guide.jsonl]}}"
-            )
+        super().__init__("zipfit_fast", params, context, needs="a target: --target FILE, or in a recipe targets: {maths: {guide: [guide.jsonl]}}")
         self.params = params
-        self.compressor = deflate.Compressor(params.compressor, params.level)
-        self.names = [t.name for t in context.targets]
+        self.uses_seed = True  # the sample is drawn
         self._label = context.label
-        self._targets_stream = randomness.stream(context.seed, "zipfit", "targets")
         self._sample_stream = randomness.stream(context.seed, "zipfit_fast", "sample")
-        self._guides: tuple[pa.Table | None, list[zipfit_profile.Guide]] = (None, [])
+        self._indexes: tuple[pa.Table | None, list[zipfit_profile.Guide]] = (None, [])
         self._notes: list[str] = []
-
-    def close(self, merged: None, targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-        return guide_texts("zipfit_fast", self.names, targets, self.params.max_targets, self._targets_stream)
 
     # -- apply ----------------------------------------------------------------------------------------------------
 
@@ -106,10 +93,9 @@ class ZipfitFast:
 
     def _indexed(self, state: pa.Table) -> list[zipfit_profile.Guide]:
         """The targets' index, made again only where another state comes."""
-        if self._guides[0] is None or not self._guides[0].equals(state):
-            guides = [zipfit_profile.Guide(texts, self.compressor) for texts in texts_by_target(state, self.names)]
-            self._guides = (state, guides)
-        return self._guides[1]
+        if self._indexes[0] is None or not self._indexes[0].equals(state):
+            self._indexes = (state, [zipfit_profile.Guide(texts, self.compressor) for texts in self.texts(state)])
+        return self._indexes[1]
 
     # -- finish ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +127,7 @@ class ZipfitFast:
 
     def gather(self, state: pa.Table, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Exact scores, as zipfit's."""
-        guides = texts_by_target(state, self.names)
+        guides = self.texts(state)
         found = [deflate.similarity(batch.column(TEXT), guide, self.compressor) for guide in guides]
         return pa.record_batch([pa.array(f) for f in found], schema=self.gather_fields())
 
