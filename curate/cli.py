@@ -120,6 +120,12 @@ def _options(*chosen: str) -> Callable[[Any], Any]:
         "json": click.option(
             "--json-log", is_flag=True, help="Events as JSON lines on standard error, for machines."
         ),
+        "text": click.option("--text", default="text", show_default=True, metavar="COL", help="The column that holds the text."),
+        "id": click.option("--id", "id_column", metavar="COL", help="The column that names a document."),
+        "source": click.option("--source", metavar="COL", help="The column that names a document's source."),
+        "on_error": click.option(
+            "--on-error", type=click.Choice(["fail", "quarantine"]), default="fail", show_default=True, help="What to do with bad rows."
+        ),
         "quiet": click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors and results."),
     }
 
@@ -195,9 +201,7 @@ def check(recipe: str, workers: int | None, overrides: tuple[str, ...]) -> None:
     metavar="[NAME=]FILE",
     help="Target examples; repeated files join, repeated NAMEs make several targets.",
 )
-@click.option(
-    "--text", default="text", show_default=True, metavar="COL", help="The column that holds the text."
-)
+@_options("text")
 @click.option("--template", metavar="S", help='The text as a template over columns: "{prompt}\\n{response}".')
 @click.option(
     "--view",
@@ -206,15 +210,7 @@ def check(recipe: str, workers: int | None, overrides: tuple[str, ...]) -> None:
     show_default=True,
     help="What of instruction data is read.",
 )
-@click.option("--id", "id_column", metavar="COL", help="The column that names a document.")
-@click.option("--source", metavar="COL", help="The column that names a document's source.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "quarantine"]),
-    default="fail",
-    show_default=True,
-    help="What to do with bad rows.",
-)
+@_options("id", "source", "on_error")
 @click.option(
     "--set", "overrides", multiple=True, metavar="K=VALUE", help="A setting of the scorer; repeatable."
 )
@@ -238,18 +234,8 @@ def score(scorer: str, pool: tuple[str, ...], targets: tuple[str, ...], text: st
 @cli.command()
 @click.argument("method", type=click.Choice(["minhash", "exact"]))
 @click.argument("pool", nargs=-1, required=True)
-@click.option(
-    "--text", default="text", show_default=True, metavar="COL", help="The column that holds the text."
-)
-@click.option("--id", "id_column", metavar="COL", help="The column that names a document.")
-@click.option("--source", metavar="COL", help="The column that names a document's source.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "quarantine"]),
-    default="fail",
-    show_default=True,
-    help="What to do with bad rows.",
-)
+@_options("text")
+@_options("id", "source", "on_error")
 @click.option(
     "--set", "overrides", multiple=True, metavar="K=VALUE", help="A setting of the method; repeatable."
 )

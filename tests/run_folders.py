@@ -46,6 +46,14 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], *, schema: pa.Sche
     return path
 
 
+def write_pool(folder: Path, files: int = 3) -> Path:
+    """The sample's pool in some files under `folder`, which is returned."""
+    rows = small_rows()
+    for n in range(files):
+        write_rows(folder / "pool" / f"{n}.parquet", rows[n::files])
+    return folder
+
+
 def recipe_for(
     folder: Path, *, paths: Sequence[str] = ("pool/*",), stages: Sequence[Mapping[str, Any]] | None = None, ids: bool = True,
     target: bool = True, **more: Any,

@@ -23,6 +23,7 @@ from run_folders import (
     recipe_for,
     run,
     small_rows,
+    write_pool,
     write_recipe,
     write_rows,
 )
@@ -40,10 +41,7 @@ OUTSIDE = {"ledger.parquet", "files.json", "events.jsonl", "status.json", "catal
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
     """A folder with the sample's pool in three files."""
-    rows = small_rows()
-    for n in range(3):
-        write_rows(tmp_path / "pool" / f"{n}.parquet", rows[n::3])
-    return tmp_path
+    return write_pool(tmp_path)
 
 
 def ledger_of(folder: Path) -> Ledger:

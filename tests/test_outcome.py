@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folders import STAGES, recipe_for, run, small_rows, texts_read, write_rows
+from run_folders import STAGES, recipe_for, run, small_rows, texts_read, write_pool, write_rows
 
 from curate.corpus import Part
 from curate.outcome import Outcome, PartChanges, part_changes
@@ -61,10 +61,7 @@ def test_the_counts_of_parts_balance(now: list[Part], before: list[Part]) -> Non
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
     """A folder with the sample's pool in four files, all of them of another hour."""
-    rows = small_rows()
-    for n in range(4):
-        write_rows(tmp_path / "pool" / f"{n}.parquet", rows[n::4])
-    return tmp_path
+    return write_pool(tmp_path, 4)
 
 
 def more_rows(count: int = 50) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from run_folders import (
     recipe_for,
     run,
     small_rows,
+    write_pool,
     write_recipe,
     write_rows,
 )
@@ -38,10 +39,7 @@ TESTS = Path(__file__).parent
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
     """A folder with the sample's pool in three files."""
-    rows = small_rows()
-    for n in range(3):
-        write_rows(tmp_path / "pool" / f"{n}.parquet", rows[n::3])
-    return tmp_path
+    return write_pool(tmp_path)
 
 
 def recipe(pool: Path, least: int = 20, budget: str = "10%", **more: Any) -> dict[str, Any]:

@@ -16,7 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from run_folders import SMALL, STAGES, call, lasting, recipe_for, run, small_rows, write_recipe, write_rows
+from run_folders import (
+    SMALL,
+    STAGES,
+    call,
+    lasting,
+    recipe_for,
+    run,
+    small_rows,
+    write_pool,
+    write_recipe,
+    write_rows,
+)
 
 from curate import ledger
 from curate.checks import Report
@@ -38,10 +49,7 @@ EVERYTHING: list[dict[str, Any]] = [
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
     """A folder with the sample's pool in three files."""
-    rows = small_rows()
-    for n in range(3):
-        write_rows(tmp_path / "pool" / f"{n}.parquet", rows[n::3])
-    return tmp_path
+    return write_pool(tmp_path)
 
 
 def checked(folder: Path, **more: Any) -> Report:
