@@ -23,6 +23,18 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
           (1_000_000_000_000, "100B<n<1T"))  # fmt: skip
 
 
+#: Raised when the card, the manifest or the entries say something else of the same run.
+FORM = 3
+
+
+def told(run: Run) -> list[Any]:
+    """All that stands beside the data and hangs on no row of the wide table: it is part of a publication's key."""
+    recipe = run.recipe
+    corpus = {name: value for name, value in msgspec.to_builtins(recipe.corpus).items() if name not in ("paths", "part_bytes", "format")}
+    targets = [[name, target.text, list(target.files("test"))] for name, target in recipe.targets.items()]
+    return [FORM, _resolved(run), _versions(), corpus, targets, recipe.guards, run.guarded, run.listed.key if run.listed else ""]
+
+
 def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], folder: Path) -> None:
     """Write README.md, trainers/, and manifest.json."""
     rows = sum(f["rows"] for f in files)

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from curate.runner import Run
 
 ORDER = "__order__"
-#: Raised when what stands beside the data changes, so that a publication is made anew.
-CARD = 2
 ROW_GROUP = 8192
 #: A shard is sorted in this many slices, one in memory at a time.
 SLICES = 4
@@ -78,10 +76,7 @@ def publish(run: Run, wide: Wide) -> Path:
     from curate.pipelines import card
 
     spec = run.recipe.emit or EmitSpec()
-    recipe = run.recipe
-    corpus = [recipe.corpus.id, recipe.corpus.source, recipe.corpus.license, recipe.corpus.licenses, recipe.corpus.on_error]
-    targets = [[name, t.weight, t.text, list(t.files("test"))] for name, t in recipe.targets.items()]
-    key = digest(wide.key, spec, recipe.seed, recipe.name, corpus, targets, run.targets.key, recipe.guards, run.guarded, CARD)
+    key = digest(wide.key, spec, card.told(run))
     folder = run.folder / "mixtures" / key
     if not folder.exists() or (run.before is not None and run.before.lacks(folder)):
         making = run.staging / f"mixture-{key}"

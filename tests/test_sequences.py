@@ -90,7 +90,6 @@ class Sequence:
         self.length, self.lines, self.pii = 20, 4, "redact"
         self.budget, self.how, self.state = "30%", "top_k", "refit"
         self.on = {"length", "dedup_exact", "dsir", "select"}
-        self.ever_frozen = False
         rows = [self.spare.pop() for _ in range(30)]
         write_rows(folder / "before" / "0.parquet", rows)
         self.spare += [{**row, "id": row["id"] + "-again"} for row in rows[:12]]
@@ -213,7 +212,6 @@ class Sequence:
 
     def write(self) -> None:
         write_recipe(self.recipe, recipe_for(self.folder, stages=self.stages()))
-        self.ever_frozen |= self.state == "frozen"
 
     def cut(self, *words: object) -> None:
         at = self.draw.randrange(1, STEPS)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from run_folders import SMALL, recipe_for, run, small_rows, write_rows
+from run_folders import SMALL, published, recipe_for, run, small_rows, write_rows
 
 import curate
 
@@ -178,3 +178,11 @@ def test_the_card_names_no_folder_that_against_names(tmp_path: Path) -> None:
     folder = run(recipe_for(tmp_path, stages=stages, target=False), tmp_path / "run").mixture
     assert folder is not None
     assert not any(str(tmp_path).encode() in f.read_bytes() for f in folder.rglob("*") if f.is_file())
+
+
+def test_a_setting_that_changes_no_row_is_told_as_it_is_now(tmp_path: Path) -> None:
+    """A state that was frozen and one fitted anew give the same rows here; the card is that of the recipe that was run last."""
+    write_rows(tmp_path / "pool" / "0.parquet", [row | {"id": str(n), "text": f"{row['text']} {n}"} for n, row in enumerate(small_rows()[:80])])
+    for folder, state in (("run", "frozen"), ("run", "refit"), ("fresh", "refit")):
+        run(recipe_for(tmp_path, stages=[{"dsir": {"state": state}}, {"select": {"by": "dsir", "how": "top_k", "budget": 20}}]), tmp_path / folder)
+    assert published(tmp_path / "run") == published(tmp_path / "fresh")
