@@ -6,6 +6,9 @@ import os
 import signal
 import sys
 
+#: What main() ends with after Ctrl-C or SIGTERM.
+INTERRUPTED = 130
+
 
 def start() -> None:
     """Start the command in surroundings that it may rely on: three open streams, and a Ctrl-C that is no traceback.
@@ -26,7 +29,14 @@ def start() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is done yet; main() takes over
     from curate.cli import main
 
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # A library whose import was interrupted is half there, and may say so at length while Python takes
+            # itself down: main() has said and flushed all that is to be said.
+            os._exit(INTERRUPTED)
+        raise
 
 
 if __name__ == "__main__":

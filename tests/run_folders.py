@@ -84,9 +84,10 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "curate", *[str(word) for word in words]]
 
 
-def call(*words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run the command in a session of its own, so that a test can end the whole group."""
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=timeout, start_new_session=True, check=False)
+def call(*words: object, timeout: float = 120, **environment: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a session of its own, so that a test can end the whole group; more in its environment."""
+    surroundings = os.environ | {name: str(value) for name, value in environment.items()}
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=timeout, start_new_session=True, check=False, env=surroundings)
 
 
 def end_group(process: subprocess.Popen[Any], number: int = signal.SIGKILL) -> None:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 CORE = sorted(p for p in (ROOT / "curate").glob("*.py"))
 SCORERS = sorted((ROOT / "scorers").glob("*.py"))
 PIPELINES = sorted((ROOT / "pipelines").glob("*.py"))
-#: Who writes on the terminal: the command and what it shows.
-SPEAKERS = {"cli.py", "show.py"}
+#: Who writes on the terminal, and ends the process: the command and what it shows.
+SPEAKERS = {"__main__.py", "cli.py", "show.py"}
 #: Tests of something that is no single module: a promise, a document, a sample.
 OF_PROMISES = {
     "arrow_edge", "bad_input", "c_lint", "changing_input", "damage", "data_samples", "demo", "docs", "faults", "figures", "fuzz", "house", "invariance", "kill", "run", "scheduling", "sequences", "wheel",

@@ -124,6 +124,18 @@ def test_ctrl_c_ends_the_run_with_130_and_the_same_command_completes_it(bench: P
     assert leftovers(bench / "rough") == []
 
 
+def test_no_library_has_the_last_word_after_ctrl_c(bench: Path) -> None:
+    """One whose import was interrupted says at length what it lost, when Python is taken down."""
+    recipe = trapped(bench, "finish", "interrupt")
+    (bench / "late").mkdir()
+    (bench / "late" / "sitecustomize.py").write_text("import atexit, sys\natexit.register(lambda: print('leaked', file=sys.stderr))\n")
+    words = ("run", recipe, "--run", bench / "rough", "--workers", 2, "-q")
+    stopped = call(*words, PYTHONPATH=bench / "late")
+    assert stopped.returncode == 130
+    assert stopped.stderr.strip() == "interrupted; run the same command again to continue"
+    assert "leaked" in call(*words, PYTHONPATH=bench / "late").stderr
+
+
 @pytest.mark.parametrize("verb", ["fit", "merge", "close", "apply", "judge", "finish"])
 def test_what_a_stage_raises_names_the_stage_and_the_place(bench: Path, verb: str) -> None:
     recipe = trapped(bench, verb, "nobody, it raises")
