@@ -127,8 +127,8 @@ class Verifying:
         promised = self._promised()
         expected = [Expected(self.book.path(e), e.bytes, e.hash, e.rows, promised.get(self.book.path(e))) for e in self.book.entries]
         groups = in_order(expected, [max(f.bytes, LEAST_BYTES) for f in expected], TASK_BYTES)
-        with self.events.phase("files", total=sum(e.bytes for e in self.book.entries)) as phase:
-            answers = self.engine.map("curate.recount:check_files", [FilesTask(group) for group in groups], lambda found: phase.advance(len(found), 0))
+        with self.events.phase("files"):
+            answers = self.engine.map("curate.recount:check_files", [FilesTask(group) for group in groups])
         faults = []
         for item, wrong in zip(expected, (wrong for found in answers for wrong in found), strict=True):
             if wrong:
@@ -244,8 +244,8 @@ class Verifying:
     def _inputs(self) -> None:
         """The inputs are what they were, and every row of them stands in a part."""
         inputs = [Expected(Path(path), size, content) for path, size, content in self.lock["inputs"]]
-        with self.events.phase("inputs", total=sum(f.bytes for f in inputs)) as phase:
-            answers = self.engine.map("curate.recount:check_inputs", [FilesTask([f]) for f in inputs], lambda found: phase.advance(len(found), 0))
+        with self.events.phase("inputs"):
+            answers = self.engine.map("curate.recount:check_inputs", [FilesTask([f]) for f in inputs])
         wrong = {item.path: found for item, (found,) in zip(inputs, answers, strict=True)}
         faults = [Fault("inputs", f"{path} {found}", f"put it back as it was when the run read it, or {AGAIN}") for path, found in wrong.items() if found]
         self.report.bytes += sum(f.bytes for f in inputs)
@@ -325,7 +325,7 @@ class Verifying:
                 continue
             tasks.append(DocsTask(path, parts, self.stages, layout, self.lock["corpus"]["source"], self.scratch / f"chosen-{number}.parquet"))
         faults = [] if not waiting else [self._fault("rows", f"parts.parquet has {len(waiting)} parts more than the wide table", self._home("docs"))]
-        with self.events.phase("docs", total=sum(e.bytes for e, _ in files)) as phase:
+        with self.events.phase("docs") as phase:
             self.recounted = self.engine.map("curate.recount:recount", tasks, lambda found: phase.advance(found.rows, 0))
         broken = {check: [self._found(check, what, task.file) for task, r in zip(tasks, self.recounted, strict=True) for c, what in r.faults if c == check] for check in ("rows", "verdicts", "texts")}
         counted, read = sum(r.rows for r in self.recounted), sum(r.texts for r in self.recounted)
@@ -383,7 +383,7 @@ class Verifying:
             PublishedTask(home / f["file"], f["rows"], CorpusSpec(paths=[str(home / f["file"])], **text), self.scratch / f"published-{i}.parquet")
             for i, f in enumerate(files)
         ]
-        with self.events.phase("publication", total=sum(f["bytes"] for f in files)) as phase:
+        with self.events.phase("publication") as phase:
             answers = self.engine.map("curate.recount:read_published", tasks, lambda found: phase.advance(found[0], 0))
         faults = [self._fault("publication", wrong, home) for _, wrong in answers if wrong]
         chosen = sorted(self.scratch.glob("chosen-*.parquet"))

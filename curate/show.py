@@ -71,12 +71,10 @@ def _line(event: dict[str, Any]) -> str | None:
     """One event as a line; None for those that only move a progress bar."""
     if event["event"] == "phase":
         seconds = event["seconds"]
-        speed = (
-            f", {event['documents']:,} documents, {event['bytes'] / 1e6 / seconds:,.0f} MB/s"
-            if event["documents"] and seconds
-            else ""
-        )
-        return f"{event['phase']}: {seconds:.2f} s{speed}"
+        done = f", {event['documents']:,} documents" if event["documents"] else ""
+        rate = event["bytes"] / 1e6 / seconds if seconds else 0.0
+        speed = f", {rate:,.{0 if rate >= 10 else 1}f} MB/s" if event["documents"] and event["bytes"] and seconds else ""
+        return f"{event['phase']}: {seconds:.2f} s{done}{speed}"
     if event["event"] in ("note", "warning"):
         text = event["text"]
         return text if event["event"] == "note" or "warning:" in text else f"warning: {text}"
