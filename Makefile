@@ -8,6 +8,8 @@ SAMPLE := data_samples/big
 RUN := runs/demo
 # Processes that share the everyday tests.
 JOBS ?= 2
+# What is installed for them; EXTRAS=dev leaves torch out, and the tests that need it are not collected.
+EXTRAS ?= dev,train
 
 .PHONY: demo test lint types bench sanitize proof soak fuzz clean
 
@@ -67,7 +69,7 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml .ci/constraints.txt $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml .ci/constraints.txt $(NATIVE)
-	$(PIP) install -c .ci/constraints.txt -e '.[dev]'
+	$(PIP) install -c .ci/constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.core
 
 clean:
