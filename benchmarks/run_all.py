@@ -31,6 +31,7 @@ def main() -> None:
     run("startup", given.out)
     run("ngrams", given.out, "--pool", pool, *peer)
     run("ngramlm", given.out)
+    run("langid", given.out, "--pool", pool)
     run("nightly", given.out)
     if given.data:
         targets = given.data / "targets"

@@ -122,3 +122,12 @@ def minhash_join(
 
 # sums int32[n, dim]
 def embed_project(values: LmArray, starts: LmArray, dim: int, sums: LmArray, /) -> None: ...
+
+# next uint32[rows, 256], rows uint32[states], outputs int32[states], weights int16[features, classes] in units of
+# `unit`, prior float32[classes], first int32[classes]; they are borrowed as long as the model lives
+def langid_model(
+    next: LmArray, rows: LmArray, outputs: LmArray, weights: LmArray, unit: float, prior: LmArray, first: LmArray, /
+) -> object: ...
+def langid_classify(
+    text: ArrowArray, model: object, simd: int, labels: NDArray[np.int64], shares: NDArray[np.float64], /
+) -> None: ...

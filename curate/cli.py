@@ -583,6 +583,21 @@ def prune(run_folder: str, dry_run: bool, keep: int, forget: tuple[str, ...]) ->
     click.echo(show.pruned(pruned(run_folder, dry_run=dry_run, keep=keep, forget=forget)))
 
 
+@cli.command()
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--out", "folder", default="models", show_default=True, metavar="DIR", help="The folder that it is put into.")
+@click.option("--url", metavar="URL", help="Another place to fetch it from, such as a mirror; MODEL is then the file's name.")
+@click.option("--sha256", metavar="HEX", help="What the file's checksum must be.")
+def fetch(model: str, folder: str, url: str | None, sha256: str | None) -> None:
+    """Fetch a published MODEL once (lid176, lid176-small, glotlid), and show its checksum; no run ever does."""
+    from curate import show
+    from curate.fetch import fetch as fetched
+
+    with show.downloading(model) as progress:
+        found = fetched(model, folder, url=url, sha256=sha256, progress=progress)
+    click.echo(f"{found.path}{'' if found.new else ' (was there)'}: {found.bytes:,} bytes, sha256 {found.sha256}")
+
+
 @cli.command(name="list")
 @click.argument("what", type=click.Choice(["scorers", "selectors", "stages", "recipes"]), default="stages")
 def list_(what: str) -> None:

@@ -28,6 +28,7 @@ BUILT_IN = (
     "curate.scorers.gzip_knn",
     "curate.scorers.zipfit",
     "curate.scorers.zipfit_fast",
+    "curate.pipelines.language",
     "curate.pipelines.length",
     "curate.pipelines.dedup_exact",
     "curate.pipelines.minhash",

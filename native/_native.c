@@ -9,6 +9,7 @@
 
 #include "arrow_abi.h"
 #include "embed.h"
+#include "langid.h"
 #include "minhash.h"
 #include "ngramlm.h"
 #include "ngrams.h"
@@ -1222,11 +1223,139 @@ static PyMethodDef embed_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---------------------------------------------------------------- langid */
+
+/* Each value of `view` is a place in something of `room` items. */
+static int check_places(const Py_buffer *view, int64_t room, const char *name) {
+    const int32_t *values = view->buf;
+    for (int64_t i = 0; i < view->len / 4; i++)
+        if (values[i] < 0 || values[i] >= room) {
+            PyErr_Format(PyExc_ValueError, "expected items of '%s' from 0 to %lld, got %d at %lld", name,
+                         (long long)room - 1, (int)values[i], (long long)i);
+            return -1;
+        }
+    return 0;
+}
+
+/* (next, rows, outputs, weights, unit, prior, first): checked whole, since a state that lies leads out of the tables. */
+static int langid_hold(held_arrays *held, PyObject *source, langid_model *model) {
+    PyObject *next_source, *rows_source, *outputs_source, *weights_source, *prior_source, *first_source;
+    memset(model, 0, sizeof *model);
+    if (!PyArg_ParseTuple(source, "OOOOdOO", &next_source, &rows_source, &outputs_source, &weights_source, &model->unit,
+                          &prior_source, &first_source))
+        return -1;
+    Py_buffer *rows = array_hold(held, rows_source, 0, 4, 1, "rows");
+    if (!rows) return -1;
+    model->states = rows->len / 4;
+    Py_buffer *outputs = array_hold(held, outputs_source, 0, 4, model->states, "outputs");
+    if (!outputs) return -1;
+    Py_buffer *prior = array_hold(held, prior_source, 0, 4, 1, "prior");
+    if (!prior) return -1;
+    model->classes = prior->len / 4;
+    Py_buffer *first = array_hold(held, first_source, 0, 4, model->classes, "first");
+    if (!first) return -1;
+    Py_buffer *weights = array_hold(held, weights_source, 0, 2, 0, "weights");
+    if (!weights) return -1;
+    model->features = weights->len / 2 / model->classes;
+    Py_buffer *next = array_hold(held, next_source, 0, 4, 256, "next");
+    if (!next) return -1;
+    if (check_places(rows, next->len / 1024, "rows") < 0 || check_places(next, model->states, "next") < 0 ||
+        check_places(outputs, model->features + 1, "outputs") < 0 || check_places(first, model->classes, "first") < 0)
+        return -1;
+    model->next = next->buf;
+    model->rows = rows->buf;
+    model->outputs = outputs->buf;
+    model->first = first->buf;
+    model->weights = weights->buf;
+    model->prior = prior->buf;
+    for (int64_t c = 0; c < model->classes; c++)
+        if (model->first[c] > c) {
+            PyErr_SetString(PyExc_ValueError, "expected 'first' to name no class behind its own");
+            return -1;
+        }
+    return 0;
+}
+
+/* A model that was checked once, with the arrays that it points into. */
+typedef struct {
+    held_arrays held;
+    langid_model model;
+} kept_langid;
+
+static const char LANGID_MODEL[] = "curate.langid_model";
+
+static void langid_free(PyObject *capsule) {
+    kept_langid *kept = PyCapsule_GetPointer(capsule, LANGID_MODEL);
+    if (!kept) return;
+    arrays_drop(&kept->held);
+    PyMem_Free(kept);
+}
+
+static PyObject *py_langid_model(PyObject *Py_UNUSED(module), PyObject *args) {
+    kept_langid *kept = PyMem_Calloc(1, sizeof *kept);
+    if (!kept) return PyErr_NoMemory();
+    PyObject *result = NULL;
+    if (langid_hold(&kept->held, args, &kept->model) == 0) result = PyCapsule_New(kept, LANGID_MODEL, langid_free);
+    if (!result) {
+        arrays_drop(&kept->held);
+        PyMem_Free(kept);
+    }
+    return result;
+}
+
+/* (text, model, simd, labels, shares) */
+static PyObject *py_langid_classify(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *capsule, *labels_source, *shares_source, *result = NULL;
+    int simd;
+    held_arrays held = {.n = 0};
+    held_text text = {0};
+    langid_room room = {0};
+    if (!PyArg_ParseTuple(args, "OOiOO", &source, &capsule, &simd, &labels_source, &shares_source)) return NULL;
+    const kept_langid *kept = PyCapsule_GetPointer(capsule, LANGID_MODEL);
+    if (!kept) return NULL;
+    const langid_model *model = &kept->model;
+    if (text_hold(source, &text) < 0) goto done;
+    Py_buffer *labels = array_hold(&held, labels_source, 1, 8, text.text.length, "labels");
+    if (!labels) goto done;
+    Py_buffer *shares = array_hold(&held, shares_source, 1, 8, text.text.length, "shares");
+    if (!shares) goto done;
+    size_t cells = (size_t)(model->features + 1) * LANGID_LANES, classes = (size_t)model->classes;
+    room.counts = PyMem_Calloc(cells, sizeof *room.counts);
+    room.seen = PyMem_Calloc(cells, sizeof *room.seen);
+    room.sums = PyMem_Calloc(classes * LANGID_LEVELS, sizeof *room.sums);
+    room.scores = PyMem_Calloc(classes, sizeof *room.scores);
+    if (!room.counts || !room.seen || !room.sums || !room.scores) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    langid_classify(&text.text, model, room, simd & simd_features(), labels->buf, shares->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_Free(room.counts);
+    PyMem_Free(room.seen);
+    PyMem_Free(room.sums);
+    PyMem_Free(room.scores);
+    arrays_drop(&held);
+    text_drop(&text);
+    return result;
+}
+
+static PyMethodDef langid_methods[] = {
+    {"langid_model", py_langid_model, METH_VARARGS,
+     "langid_model(next, rows, outputs, weights, unit, prior, first): the arrays, checked once, for langid_classify."},
+    {"langid_classify", py_langid_classify, METH_VARARGS,
+     "langid_classify(text, model, simd, labels, shares): each text's most likely class, and its share."},
+    {NULL, NULL, 0, NULL},
+};
+
 /* ---------------------------------------------------------------- the module */
 
 static int module_exec(PyObject *module) {
     PyMethodDef *const tables[] = {simd_methods, noise_methods,   text_methods,  ngrams_methods,
-                                   ngramlm_methods, minhash_methods, zipfit_methods, embed_methods};
+                                   ngramlm_methods, minhash_methods, zipfit_methods, embed_methods,
+                                   langid_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
     return 0;
