@@ -587,7 +587,7 @@ def prune(run_folder: str, dry_run: bool, keep: int, forget: tuple[str, ...]) ->
 @click.argument("model", metavar="MODEL")
 @click.option("-o", "--out", "folder", default="models", show_default=True, metavar="DIR", help="The folder that it is put into.")
 @click.option("--url", metavar="URL", help="Another place to fetch it from, such as a mirror; MODEL is then the file's name.")
-@click.option("--sha256", metavar="HEX", help="What the file's checksum must be.")
+@click.option("--checksum", "sha256", metavar="HEX", help="What the file's SHA-256 must be.")
 def fetch(model: str, folder: str, url: str | None, sha256: str | None) -> None:
     """Fetch a published MODEL once (lid176, lid176-small, glotlid), and show its checksum; no run ever does."""
     from curate import show

@@ -62,7 +62,7 @@ def fetch(
     if published is None and url is None:
         raise ConfigError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; or say where it is with --url")
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
-        raise ConfigError(f"expected --sha256 as 64 hexadecimal digits, got {sha256!r}")
+        raise ConfigError(f"expected --checksum as 64 hexadecimal digits, got {sha256!r}")
     path = Path(folder) / (published.file if published else name)
     if path.exists():
         size, found = path.stat().st_size, _hash(path)
