@@ -41,6 +41,8 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("pii", {}),
     ("pii", {"mode": "tag", "kinds": ["email"]}),
     ("pii", {"mode": "drop", "max": 1}),
+    ("language", {}),
+    ("language", {"languages": ["en", "hi"], "min_score": 0.2, "among": ["en", "zh", "hi"], "max_bytes": 30, "paragraphs": True}),
     ("dedup_exact", {"against": ["runs/before"]}),
     ("minhash", {}),
     ("minhash", {"against": ["runs/before"], "bands_rule": "datasketch"}),
