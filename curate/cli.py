@@ -322,6 +322,24 @@ def compare(recipe: str, judge: str, run_folder: str | None, store: str | None, 
 
 
 @cli.command()
+@click.argument("data", metavar="DATA")
+@click.option("-o", "--out", metavar="DIR", help="The training's folder (default: models/<DATA's name>).")
+@_options("set")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+@_options("wait", "json", "quiet")
+def train(data: str, out: str | None, overrides: tuple[str, ...], seed: int, wait: float, json_log: bool, quiet: bool) -> None:
+    """Train a model on the token sequences at DATA. The same command again goes on where it was."""
+    from curate import show
+    from curate.pipelines.train import train as trained
+
+    follows = int(os.environ.get("RANK", "0")) > 0  # torchrun starts one of these for each device; the first speaks
+    with show.listener(json_log and not follows, quiet or follows) as listen:
+        found = trained(data, out=out, overrides=overrides, seed=seed, listener=listen, wait=wait)
+    if not quiet and not follows:
+        click.echo(show.training(found))
+
+
+@cli.command()
 @click.argument("files", nargs=-1, required=True)
 @click.option(
     "-o", "--out", required=True, metavar="DIR", help="The folder to write guide, tuning and test into."

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from curate.pipelines.compare import Comparison
     from curate.prune import Pruned
     from curate.removal import Taken
+    from curate.training import Trained
 
 MOVED_SHOWN = 20  # kinds of changed fates that a diff prints
 NEAR_SHOWN = 20  # near-duplicates that a takedown prints
@@ -78,9 +79,25 @@ def _line(event: dict[str, Any]) -> str | None:
     if event["event"] in ("note", "warning"):
         text = event["text"]
         return text if event["event"] == "note" or "warning:" in text else f"warning: {text}"
+    if event["event"] == "step":
+        return _step(event)
+    if event["event"] == "resumed":
+        return f"train: goes on after step {event['step']:,} of {event['steps']:,}"
     if event["event"] == "started":
         return f"{event['recipe']}: {event['parts']} parts, about {event['bytes'] / 1e6:,.1f} MB, {event['workers']} workers"
     return None
+
+
+def _step(event: dict[str, Any]) -> str | None:
+    """A training's step: of each power of two at the beginning, then of every hundredth, and the last."""
+    step, steps = event["step"], event["steps"]
+    if step != steps and step % 100 and (step > 100 or step & (step - 1)):
+        return None
+    loss = f"{event['loss']:.4f}" if event["loss"] is not None else "no label"
+    bits = f", {event['bits_per_byte']:.4f} bits/byte" if event["bits_per_byte"] is not None else ""
+    used = f", MFU {event['mfu']:.1%}" if event["mfu"] is not None else ""
+    speed = f"{event['tokens_per_second']:,.0f} tokens/s{used}, {event['peak_bytes'] / 1e9:.2f} GB"
+    return f"train: step {step:,} of {steps:,}: loss {loss}{bits}, {speed}, {event['seconds_left']:,.0f} s left"
 
 
 @contextmanager
@@ -190,6 +207,24 @@ def work(outcome: Outcome) -> list[str]:
 
 def _parts(count: int) -> str:
     return f"{count:,} part" + ("" if count == 1 else "s")
+
+
+def training(found: Trained) -> str:
+    """Where the model is, and the figures of its training."""
+    rows = [
+        ("loss (nats a token)", f"{found.loss:.4f}" if found.loss is not None else None),
+        ("bits/byte", f"{found.bits_per_byte:.4f}" if found.bits_per_byte is not None else None),
+        ("forgetting (nats a token)", f"{found.forgetting:.4f}" if found.forgetting is not None else None),
+        ("steps", f"{found.steps:,}"),
+        ("tokens", f"{found.tokens:,}"),
+        ("tokens/s", f"{found.tokens_per_second:,.0f}" if found.tokens_per_second is not None else None),
+        ("MFU", f"{found.mfu:.1%}" if found.mfu is not None else None),
+        ("memory (GB)", f"{found.peak_bytes / 1e9:.2f}"),
+        ("precision", found.precision),
+        ("device", found.device),
+        ("model", str(found.model)),
+    ]
+    return "\n".join(f"{name:<26} {value}" for name, value in rows if value is not None)
 
 
 def comparison(found: Comparison) -> str:

@@ -1,0 +1,19 @@
+"""Which tests are collected: where torch is not installed, those that need it are left out, and the header says so."""
+
+from __future__ import annotations
+
+import importlib.util
+
+#: Test files that need torch, transformers, peft and safetensors, the extra [train].
+NEED_TORCH = [
+    "test_adapters.py", "test_checkpoint.py", "test_distributed.py", "test_flops.py", "test_forgetting.py", "test_models.py", "test_prepared.py",
+    "test_training.py", "pipelines/test_train.py",
+]  # fmt: skip
+MISSING = [name for name in ("torch", "transformers", "peft", "safetensors") if importlib.util.find_spec(name) is None]
+collect_ignore = NEED_TORCH if MISSING else []
+
+
+def pytest_report_header() -> str | None:
+    if not MISSING:
+        return None
+    return f"NOT COLLECTED without {', '.join(MISSING)} (the extra [train]): {', '.join(NEED_TORCH)}"

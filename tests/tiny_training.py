@@ -1,0 +1,42 @@
+"""A training small enough for every day: 48 sequences of 32 tokens, a model of two layers; and the same as a program."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.sequences import MemorySequences
+from curate.trainspec import TrainSpec
+
+LENGTH, WORDS = 32, 48
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64}
+
+
+def data(sequences: int = 48, seed: int = 0) -> MemorySequences:
+    """Runs of numbers, several documents to a sequence, some of the tokens not to be learned."""
+    rng = np.random.default_rng(seed)
+    packed = []
+    for number in range(sequences):
+        documents: list[Any] = []
+        left = LENGTH
+        while left > 3:
+            size = int(rng.integers(3, min(left, 14) + 1))
+            start = int(rng.integers(0, WORDS))
+            documents.append((f"doc{number}-{len(documents)}", [(start + i) % WORDS for i in range(size)], [0] + [1] * (size - 1)))
+            left -= size
+        packed.append(documents)
+    return MemorySequences(packed, sequence_length=LENGTH, vocab_size=WORDS, bytes_per_token=2.0)
+
+
+def spec(**more: Any) -> TrainSpec:
+    """Twelve steps of four sequences."""
+    return TrainSpec(**{"config": TINY, "batch_tokens": 4 * LENGTH, "micro_batch": 2, "precision": "fp32", "threads": 1, "save_minutes": None, **more})
+
+
+if __name__ == "__main__":
+    from curate.training import train
+
+    train(data(), spec(save_every=int(sys.argv[2])), Path(sys.argv[1]))
