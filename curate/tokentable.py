@@ -79,7 +79,7 @@ class TokenTable:
     def mask(self, index: int) -> npt.NDArray[Any]:
         if "labels" not in self._rows:
             return np.ones(len(self.tokens(index)), np.uint8)
-        return (self._row("labels", index) != IGNORED).astype(np.uint8)
+        return np.asarray(self._row("labels", index) != IGNORED).astype(np.uint8)
 
     def starts(self, index: int) -> Ints:
         if "position_ids" not in self._rows:
