@@ -12,6 +12,7 @@ from typing import Any
 
 from curate import randomness
 from curate.errors import ConfigError
+from curate.models import quietly
 from curate.params import did_you_mean
 
 #: Names for settings of LoraConfig.
@@ -41,7 +42,7 @@ def adapt(model: Any, method: str, parameters: dict[str, Any], *, seed: int, ste
         settings.setdefault("tinit", max(1, steps // 10))
         settings.setdefault("tfinal", max(1, steps // 3))
     kind = kinds["lora"] if lowered in _LORA else kinds[lowered]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(randomness.stream(seed, "train", "adapter") & (1 << 63) - 1)
         try:
             return peft.get_peft_model(model, kind(task_type="CAUSAL_LM", **settings))

@@ -100,15 +100,19 @@ def choose_precision(model: Any, device: Device, places: int, rows: int = 1) -> 
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the bars that transformers draws on standard error."""
+def quietly() -> Iterator[None]:
+    """Without the bars that transformers draws on standard error, and what it says to peft of an attribute's old name."""
+    import warnings
+
     from transformers import utils
 
     logging: Any = utils.logging
     drawn = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         if drawn:
             logging.enable_progress_bar()
@@ -165,6 +169,7 @@ def load_model(
     `quantize` loads it in 4 bits (nf4), for which bitsandbytes and a CUDA device must be there.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     folder = Path(folder)
@@ -179,11 +184,11 @@ def load_model(
             kind: Any = AutoPeftModelForCausalLM
         else:
             kind = AutoModelForCausalLM
-        with _quietly():
+        with quietly():
             model = kind.from_pretrained(
                 str(folder), dtype=getattr(torch, dtype), attn_implementation=attention, local_files_only=True, **more
             )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise DataError(f"{folder}: this model could not be loaded: {str(error).splitlines()[0]}") from error
     return Loaded(model.eval(), folder, fingerprint(folder))
 
@@ -267,7 +272,7 @@ def save_model(model: Any, folder: Path, *, tokenizer: Path | None, manifest: di
     """Write an ordinary Hugging Face folder with tokenizer and manifest under a staging name and rename it; returns `folder`."""
     making = staging / folder.name
     shutil.rmtree(making, ignore_errors=True)
-    with writing(folder), _quietly():
+    with writing(folder), quietly():
         model.save_pretrained(str(making), safe_serialization=True)
         (making / "README.md").unlink(missing_ok=True)  # peft's card is a form to fill in
         for name in TOKENIZER_FILES:

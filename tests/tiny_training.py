@@ -36,6 +36,27 @@ def spec(**more: Any) -> TrainSpec:
     return TrainSpec(**{"config": TINY, "batch_tokens": 4 * LENGTH, "micro_batch": 2, "precision": "fp32", "threads": 1, "save_minutes": None, **more})
 
 
+def saved(folder: Path, seed: int = 0, words: int = WORDS, **config: Any) -> Path:
+    """A model's folder."""
+    from curate import models
+
+    (folder / "making").mkdir(parents=True, exist_ok=True)
+    model = models.build_model(words, seed=seed, config={**TINY, **config}).model
+    return models.save_model(model, folder / "model", tokenizer=None, manifest={"key": "k"}, staging=folder / "making")
+
+
+def tokenizer(folder: Path, words: list[str]) -> Path:
+    """A tokenizer of whole words, in a folder."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(kinds.WordLevel({w: i for i, w in enumerate(words)}, unk_token=words[0]))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=made, unk_token=words[0]).save_pretrained(str(folder))
+    return folder
+
+
 if __name__ == "__main__":
     from curate.training import train
 
