@@ -10,7 +10,7 @@ import msgspec
 
 from curate import checkpoint, models
 from curate.errors import ConfigError
-from curate.sequences import Sequences
+from curate.packed import Sequences
 from curate.store import digest
 from curate.trainspec import TrainSpec
 

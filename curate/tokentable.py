@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import ConfigError, DataError
-from curate.sequences import IGNORED, Ints
+from curate.packed import IGNORED, Ints
 
 
 class TokenTable:

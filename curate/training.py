@@ -27,9 +27,9 @@ from curate.distributed import World, joined
 from curate.errors import ConfigError, StageError, uninterrupted
 from curate.events import Events, Listener
 from curate.lease import held
+from curate.packed import IGNORED, Batch, Ints, Order, Sequences, ahead, collate, labels_of, shares
 from curate.prepared import Begun, Prepared, differences, prepare
 from curate.schedule import multiplier
-from curate.sequences import IGNORED, Batch, Ints, Order, Sequences, ahead, collate, labels_of, shares
 from curate.store import read_sealed, read_table, sealed, write_bytes, write_table
 from curate.trainspec import TrainSpec
 

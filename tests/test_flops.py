@@ -39,7 +39,7 @@ def test_peaks_are_by_name_and_unknown_ones_are_not_guessed(name: str, peak: flo
 
 def test_a_steps_mfu_is_its_work_over_its_time(tmp_path: Path) -> None:
     trained = train(data(), spec(steps=2, peak_flops=1e12), tmp_path / "t")
-    from curate.sequences import Order
+    from curate.packed import Order
 
     row = pq.read_table(trained.metrics).slice(0, 1).to_pylist()[0]
     work = 0.0

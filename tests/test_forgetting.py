@@ -14,7 +14,7 @@ from tiny_training import saved, spec, tokenizer
 
 from curate import forgetting, models
 from curate.errors import ConfigError, DataError
-from curate.sequences import MemorySequences
+from curate.packed import MemorySequences
 from curate.training import train
 from curate.trainspec import ForgettingSpec
 

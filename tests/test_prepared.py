@@ -10,8 +10,8 @@ from tiny_training import TINY, WORDS, data, saved, spec, tokenizer
 
 from curate import models
 from curate.errors import ConfigError
+from curate.packed import MemorySequences
 from curate.prepared import prepare
-from curate.sequences import MemorySequences
 
 
 def sequences(**more: Any) -> MemorySequences:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import ConfigError, DataError
-from curate.sequences import labels_of
+from curate.packed import labels_of
 from curate.tokentable import TokenTable
 
 

@@ -24,7 +24,7 @@ from tiny_training import LENGTH, TINY, WORDS, data, spec
 from curate import checkpoint, models
 from curate.errors import ConfigError, RunHeldError, StageError
 from curate.lease import held
-from curate.sequences import MemorySequences, collate
+from curate.packed import MemorySequences, collate
 from curate.training import METRICS, OF_TIME, Trained, train
 
 PROGRAM = Path(__file__).parent / "tiny_training.py"
@@ -57,7 +57,7 @@ def test_it_learns(done: Trained) -> None:
 
 
 def test_the_first_loss_is_that_of_the_untrained_model_over_the_labels_of_its_sequences(done: Trained) -> None:
-    from curate.sequences import Order
+    from curate.packed import Order
 
     model = models.build_model(WORDS, seed=0, config=TINY).model
     total, labels = 0.0, 0

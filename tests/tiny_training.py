@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.sequences import MemorySequences
+from curate.packed import MemorySequences
 from curate.trainspec import TrainSpec
 
 LENGTH, WORDS = 32, 48
