@@ -52,6 +52,20 @@ def build(run: Run) -> Path:
     return run.folder / "catalog.duckdb"
 
 
+def rebuild(folder: Path, staging: Path) -> None:
+    """Make the catalog of a finished run anew, with what has come since: the trainings of its models."""
+    with uninterrupted():
+        import duckdb
+
+    opened = OpenRun(folder)
+    making = staging / "catalog.duckdb"
+    making.unlink(missing_ok=True)
+    with writing(opened.folder / "catalog.duckdb"), duckdb.connect(str(making)) as con:
+        _make(con, opened.views())
+    sync(making)
+    os.replace(making, opened.folder / "catalog.duckdb")
+
+
 def _write_stages(run: Run) -> None:
     rows = [
         {"position": n.position, "label": n.label, "stage": n.stage.name, "version": n.stage.version, "key": n.key,
@@ -76,6 +90,11 @@ def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str
         name: f"SELECT * FROM read_parquet({literal(plain(str(folder)) + '/' + file)}, hive_partitioning = false)"
         for name, file in names.items()
     }
+    if any(folder.glob("models/*/metrics.parquet")):
+        views["training"] = (
+            f"SELECT regexp_extract(filename, 'models/([^/]+)/metrics', 1) AS model, * EXCLUDE (filename) FROM "
+            f"read_parquet({literal(plain(str(folder)) + '/models/*/metrics.parquet')}, filename = true, union_by_name = true, hive_partitioning = false)"
+        )
     views["selected"] = f"{views['docs']} WHERE curate_keep"
     texts = _texts_view(columns, files, views["docs"]) if readable else None
     if texts:
@@ -171,21 +190,23 @@ class OpenRun:
 
     def connection(self, *, texts: bool = False) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection with the run's views; with `texts` also where DuckDB cannot read the text itself."""
+        views = self.views()
         con = connect(self.folder / ".sql", 2, "2GB")
-        lock = self.lock()
-        if "readable" not in lock.get("text", {}):
-            raise ConfigError(f"{self.folder} was made by another version of curate ({lock.get('curate')}); run its recipe again")
-        views = _views(
-            self.folder, lock["text"]["readable"], lock["text"]["columns"], [f[0] for f in lock["inputs"]]
-        )
         made = _make(con, views)
         if texts and "texts" not in made:
             con.register("texts_as_read", pa.RecordBatchReader.from_batches(_TEXTS, self._texts()))
             con.execute("CREATE VIEW texts AS SELECT doc, curate_identity, text FROM texts_as_read JOIN docs USING (doc)")
         return con
 
+    def views(self) -> dict[str, str]:
+        """The run's views, as queries by name."""
+        lock = self.lock()
+        if "readable" not in lock.get("text", {}):
+            raise ConfigError(f"{self.folder} was made by another version of curate ({lock.get('curate')}); run its recipe again")
+        return _views(self.folder, lock["text"]["readable"], lock["text"]["columns"], [f[0] for f in lock["inputs"]])
+
     def sql(self, query: str) -> Any:
-        """Run a query over docs, parts, stages, funnel, selected, texts; a polars DataFrame, which shows well in a notebook."""
+        """Run a query over docs, parts, stages, funnel, selected, texts, training; a polars DataFrame, which shows well in a notebook."""
         import polars as pl
 
         return pl.from_arrow(self.arrow(query))

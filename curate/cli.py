@@ -322,19 +322,22 @@ def compare(recipe: str, judge: str, run_folder: str | None, store: str | None, 
 
 
 @cli.command()
-@click.argument("data", metavar="DATA")
-@click.option("-o", "--out", metavar="DIR", help="The training's folder (default: models/<DATA's name>).")
-@_options("set")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+@click.argument("what", metavar="RECIPE|RUN|DATA")
+@click.option("-o", "--out", metavar="DIR", help="The training's folder (default: models/<DATA's name>; of a run, its models/<key>).")
+@_options("run", "store", "workers", "set")
+@click.option("--seed", type=int, metavar="N", help="Instead of the recipe's (default: the recipe's, or 0).")
 @_options("wait", "json", "quiet")
-def train(data: str, out: str | None, overrides: tuple[str, ...], seed: int, wait: float, json_log: bool, quiet: bool) -> None:
-    """Train a model on the token sequences at DATA. The same command again goes on where it was."""
+def train(what: str, out: str | None, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...],
+          seed: int | None, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
+    """Train a model on what RECIPE chooses, on RUN's mixture, or on token sequences. The same command again goes on where it was."""
     from curate import show
     from curate.pipelines.train import train as trained
 
     follows = int(os.environ.get("RANK", "0")) > 0  # torchrun starts one of these for each device; the first speaks
     with show.listener(json_log and not follows, quiet or follows) as listen:
-        found = trained(data, out=out, overrides=overrides, seed=seed, listener=listen, wait=wait)
+        found = trained(
+            what, out=out, run=run_folder, store=store, workers=workers, overrides=overrides, seed=seed, listener=listen, wait=wait
+        )
     if not quiet and not follows:
         click.echo(show.training(found))
 

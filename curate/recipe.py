@@ -17,11 +17,12 @@ from curate.errors import ConfigError
 from curate.guards import GuardsSpec
 from curate.params import Problems, build, did_you_mean
 from curate.stage import Target
+from curate.trainspec import TrainSpec
 
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 #: What the funnel calls what became of documents without a stage of the recipe's.
 RESERVED = ("kept", "read", "quarantine", "takedown", "license", "overlap")
-_SECTIONS = ("corpus", "targets", "seed", "stages", "emit", "compare", "guards", "name")
+_SECTIONS = ("corpus", "targets", "seed", "stages", "emit", "compare", "train", "guards", "name")
 
 
 class TargetSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +100,8 @@ class Recipe:
     emit: EmitSpec | None
     compare: CompareSpec
     guards: GuardsSpec
+    #: how a model is trained on the mixture, where the recipe says so
+    train: TrainSpec | None
     raw: dict[str, Any]
     #: what is wrong with it so far: planning a run adds what only the corpus shows, and raises all together
     problems: Problems = field(default_factory=Problems)
@@ -192,12 +195,13 @@ def from_mapping(
     emit = build(EmitSpec, values.get("emit"), "emit", problems)
     compare = build(CompareSpec, values.get("compare"), "compare", problems)
     guards = build(GuardsSpec, values.get("guards"), "guards", problems)
+    train = build(TrainSpec, values["train"], "train", problems) if "train" in values else None
     if corpus is None:
         problems.raise_if_any(title)
     assert corpus is not None
     return Recipe(
         name=str(values.get("name", name)), base=base, corpus=corpus, targets=targets, seed=seed if isinstance(seed, int) else 0,
-        stages=tuple(stages), emit=emit, compare=compare or CompareSpec(), guards=guards or GuardsSpec(), raw=values, problems=problems, title=title,
+        stages=tuple(stages), emit=emit, compare=compare or CompareSpec(), guards=guards or GuardsSpec(), train=train, raw=values, problems=problems, title=title,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     input_ids     list of integers
     labels        optional; -100 where a token is not to be learned, as transformers has it (labels[i] is of token i)
     position_ids  optional; where it begins again at 0, another document begins in the row
-    id            optional; names the row's documents
+    id            optional, or curate_identity; names the row's documents
 
 A folder may hold the tokenizer's files, beside the tables or in `tokenizer/`.
 """
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import ConfigError, DataError
 from curate.packed import IGNORED, Ints
+from curate.stage import IDENTITY
 
 
 class TokenTable:
@@ -96,8 +97,10 @@ def _read(file: Path) -> pa.Table:
         names = pq.read_schema(file).names
         if "input_ids" not in names:
             raise DataError(f"{file}: expected a column input_ids, got {', '.join(names)}")
-        wanted = [n for n in ("input_ids", "labels", "position_ids", "id") if n in names]
-        return pq.read_table(file, columns=wanted, partitioning=None)
+        name = next((n for n in ("id", IDENTITY) if n in names), None)
+        wanted = [n for n in ("input_ids", "labels", "position_ids") if n in names]
+        table = pq.read_table(file, columns=[*wanted, *([name] if name else [])], partitioning=None)
+        return table.rename_columns([*wanted, *(["id"] if name else [])])
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: expected a Parquet file of tokens: {error}") from error
 

@@ -68,18 +68,20 @@ class Trained:
 
 
 def train(
-    data: Sequences, spec: TrainSpec, folder: Path | str, *, seed: int = 0, listener: Listener | None = None, base: Path | str = ".", wait: float = 0.0
+    data: Sequences, spec: TrainSpec, folder: Path | str, *, seed: int = 0, listener: Listener | None = None, base: Path | str = ".", wait: float = 0.0,
+    keyed: bool = False,
 ) -> Trained:  # fmt: skip
     """Train as `spec` says into `folder`; the same call again goes on where it was, or returns what is there.
 
     The folder holds training.json, checkpoints/, metrics.parquet and model/, an ordinary Hugging Face folder. Under torchrun
-    every process calls this. Raises ConfigError for what does not fit, StageError for a training that diverged, RunHeldError.
+    every process calls this. With `keyed` the folder is one of many, named by its key in `folder`. Raises ConfigError for what does not fit, StageError for a training that diverged, RunHeldError.
     """
     import torch
 
     folder, events = Path(folder).resolve(), Events(listener)
     with joined(spec.device) as world, torch.random.fork_rng(devices=[]), _threads():
         prepared = prepare(data, spec, seed=seed, base=Path(base))
+        folder = folder / prepared.key if keyed else folder
         with held(folder, wait=wait) if world.leads else nullcontext() as lease:
             return _Training(prepared, folder, world, events, Path(base), lease.staging if lease is not None else None).result()
 
@@ -327,10 +329,17 @@ class _Training:
         if asked is None or not self.world.leads or not (step == self.prepared.steps or (asked.every is not None and step % asked.every == 0)):
             return None
         files = [self.base / file for file in ([asked.texts] if isinstance(asked.texts, str) else asked.texts)]
-        tokenizer = models.load_tokenizer(self.data.tokenizer or self.base / self.spec.model)
+        tokenizer = models.load_tokenizer(self._tokenizer() or self.base / self.spec.model)
         rows = forgetting.sample(files, asked.text, tokenizer, documents=asked.documents, length=self.data.sequence_length)
         base = models.load_model(self.base / self.spec.model, attention=self.spec.attention, adapter=False).model.to(self.device.torch)
         return forgetting.measure(self.model, base, rows).cross_entropy
+
+    def _tokenizer(self) -> Path | None:
+        """The folder of the tokenizer that goes with the model: the data's, or where they bring none, the base model's."""
+        if self.data.tokenizer is not None:
+            return Path(self.data.tokenizer)
+        folder = self.base / self.spec.model
+        return folder if any((folder / name).is_file() for name in models.TOKENIZER_FILES) else None
 
     # -- saying and saving ----------------------------------------------------------------------------------------
 
@@ -369,7 +378,7 @@ class _Training:
         with uninterrupted():
             write_table(self.folder / "metrics.parquet", self._table(), self.staging)
             model = self.model.merge_and_unload() if self.spec.merge else self.model
-            tokenizer = Path(self.data.tokenizer) if self.data.tokenizer is not None else None
+            tokenizer = self._tokenizer()
             manifest = {
                 "key": self.prepared.key, "data": self.data.key, "base": self.prepared.loaded.fingerprint, "seed": self.prepared.seed,
                 "settings": self.spec.determining(), "precision": self.begun.precision, "versions": self.prepared.versions, "steps": self.step,
