@@ -11,7 +11,7 @@ JOBS ?= 2
 # What is installed for them; EXTRAS=dev leaves torch out, and the tests that need it are not collected.
 EXTRAS ?= dev,train
 
-.PHONY: demo test lint types bench sanitize proof soak fuzz clean
+.PHONY: demo test lint types bench sanitize proof soak train-kills fuzz clean
 
 demo: $(VENV)/.core
 	@$(BIN)/python data_samples/make_sample.py $(SAMPLE)
@@ -50,6 +50,10 @@ proof: $(VENV)/.dev
 SOAK ?= 200
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py --kills $(SOAK) --out benchmarks/results/soak.json
+
+# Trainings killed at random moments, bit for bit as undisturbed ones.
+train-kills: $(VENV)/.dev
+	$(BIN)/python tests/train_kills.py --kills 20 --out benchmarks/results/train_kills.json
 
 # Damaged files at random: each is read with every row accounted for, or refused by name; the outcome in benchmarks/results/fuzz.json.
 FUZZ ?= 3000

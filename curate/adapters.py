@@ -44,6 +44,9 @@ def adapt(model: Any, method: str, parameters: dict[str, Any], *, seed: int, ste
     kind = kinds["lora"] if lowered in _LORA else kinds[lowered]
     with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(randomness.stream(seed, "train", "adapter") & (1 << 63) - 1)
+        if lowered == "qlora":  # norms and head in fp32 over weights of 4 bits, which get no gradient
+            prepare: Any = peft.prepare_model_for_kbit_training
+            model = prepare(model, use_gradient_checkpointing=False)
         try:
             return peft.get_peft_model(model, kind(task_type="CAUSAL_LM", **settings))
         except (TypeError, ValueError, KeyError) as error:

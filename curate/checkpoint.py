@@ -11,8 +11,10 @@ the step, so the step is the cursor of both.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +53,16 @@ def found(folder: Path) -> list[Path]:
 
 def save(folder: Path, state: State, *, model: Any, optimizer: Any, allocator: dict[str, Any], metrics: pa.Table, staging: Path) -> Path:
     """Write the checkpoint of a step under a staging name, sync it, and rename it into `folder`; returns its folder."""
-    from safetensors.torch import save_file
-
     name = f"step-{state.step:08d}"
     making, final = staging / name, folder / name
     with writing(final):
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir()
         folder.mkdir(exist_ok=True)
-        save_file(kept(model), making / "model.safetensors")
+        _put_tensors(kept(model), making / "model.safetensors")
         tensors = {f"moments/{key}": value for key, value in moments(model, optimizer).items()}
         tensors |= {f"allocator/{key}": value.detach().contiguous().clone() for key, value in allocator.items()}
-        save_file(tensors, making / "optimizer.safetensors")
+        _put_tensors(tensors, making / "optimizer.safetensors")
         pq.write_table(metrics, making / "metrics.parquet", compression="zstd", write_page_checksum=True)
         (making / "state.json").write_bytes(sealed(msgspec.to_builtins(state)))
         for path in [*sorted(making.iterdir()), making]:
@@ -104,24 +104,10 @@ def read_state(path: Path) -> State:
 
 def load(path: Path, *, model: Any, optimizer: Any) -> tuple[State, dict[str, Any], pa.Table]:
     """Put a checkpoint's tensors into a model and its optimizer; returns its state, the allocator's tensors and the metrics."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     state = read_state(path)
-    try:
-        weights, tensors = load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, str(error)) from error
     parameters = dict(model.named_parameters())
-    places = {**parameters, **dict(model.named_buffers())}
-    trained = {name for name, p in parameters.items() if p.requires_grad}
-    if not trained <= weights.keys() <= places.keys():
-        odd = sorted(trained ^ (weights.keys() - dict(model.named_buffers()).keys()))[:3]
-        raise ConfigError(f"{path} is a checkpoint of other parameters ({', '.join(odd)}); train into another folder")
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            places[name].copy_(tensor)
+    put(path, model, {name for name, p in parameters.items() if p.requires_grad})
+    tensors = _tensors(path / "optimizer.safetensors")
     for key, value in tensors.items():
         kind, _, rest = key.partition("/")
         if kind == "moments":
@@ -131,6 +117,48 @@ def load(path: Path, *, model: Any, optimizer: Any) -> tuple[State, dict[str, An
             optimizer.state[place][what] = value.to(place.device)
     allocator = {key.removeprefix("allocator/"): value for key, value in tensors.items() if key.startswith("allocator/")}
     return state, allocator, read_table(path / "metrics.parquet")
+
+
+def put(path: Path, model: Any, trained: Set[str] = frozenset()) -> None:
+    """Put a checkpoint's weights into a model of the same parameters: the training's final model becomes what it was at that step.
+
+    Raises ConfigError where the model lacks a parameter of the checkpoint, or the checkpoint one of `trained`.
+    """
+    import torch
+
+    weights = _tensors(path / "model.safetensors")
+    places = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    odd = sorted((trained - weights.keys()) | (weights.keys() - places.keys()))
+    odd = odd or [name for name, tensor in weights.items() if tensor.shape != places[name].shape]
+    if odd:
+        raise ConfigError(f"{path} is a checkpoint of other parameters ({', '.join(odd[:3])}); train into another folder")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            places[name].copy_(tensor)
+
+
+def _tensors(file: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise damaged(file, str(error)) from error
+
+
+def _put_tensors(tensors: dict[str, Any], file: Path) -> None:
+    """Write tensors; what safetensors says of the system (a full disk) becomes the system's own error."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number.group(1)), os.strerror(int(number.group(1))), str(file)) from error
 
 
 def same_trunk(path: Path, state: State, settings: dict[str, Any], data: str, model: str) -> None:

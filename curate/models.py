@@ -176,7 +176,7 @@ def load_model(
     adapted = (folder / "adapter_config.json").is_file()
     if not folder.is_dir() or not ((folder / "config.json").is_file() or adapted):
         raise ConfigError(f"model: expected a Hugging Face folder with a config.json, got {folder}; nothing is downloaded: fetch the model first")
-    more: dict[str, Any] = {"quantization_config": _four_bits()} if quantize else {}
+    more: dict[str, Any] = {"quantization_config": _four_bits(), "device_map": {"": torch.cuda.current_device()}} if quantize else {}
     try:
         if adapted and adapter:
             from peft import AutoPeftModelForCausalLM

@@ -64,7 +64,7 @@ def prepare(data: Sequences, spec: TrainSpec, *, seed: int = 0, base: Path = Pat
         folder = None if spec.model == "small" else base / spec.model
         loaded = models.build_model(data.vocab_size, seed=seed, config=spec.config, folder=folder, attention=spec.attention)
     else:
-        loaded = models.load_model(base / spec.model, attention=spec.attention, quantize=spec.method == "qlora", adapter=False)
+        loaded = models.load_model(base / spec.model, attention=spec.attention, quantize=spec.method.lower() == "qlora", adapter=False)
         _same_tokenizer(base / spec.model, data)
     longest, length = models.context_of(loaded.model), data.sequence_length
     if longest is not None and length > longest:

@@ -161,7 +161,7 @@ class _Training:
             base = self.prepared.loaded.model  # transformers renamed the method in version 5
             enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
             enable({"use_reentrant": False})
-        self.model = model.to(self.device.torch).train()
+        self.model = (model if spec.method.lower() == "qlora" else model.to(self.device.torch)).train()  # 4 bits are on the device since loading
         self.budget = adapters.Budget(self.model)
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         groups = [

@@ -140,5 +140,6 @@ def _problems(spec: TrainSpec) -> list[str | None]:
         "an adapter needs a trained base: name its folder under model" if spec.method != "full" and spec.fresh() else None,
         "adapter is for a method other than full" if spec.adapter and spec.method == "full" else None,
         "merge is for a method other than full" if spec.merge and spec.method == "full" else None,
+        "a merge into 4 bits would round the adapter away: leave merge out with qlora" if spec.merge and spec.method.lower() == "qlora" else None,
         "forgetting needs a trained base to hold against: name a folder under model" if spec.forgetting and spec.fresh() else None,
     ]

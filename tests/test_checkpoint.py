@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tiny_training import TINY, data, spec
 
 from curate import checkpoint
-from curate.errors import ConfigError, DataError
+from curate.errors import ConfigError, DataError, MachineError
 from curate.training import Trained, train
 
 
@@ -43,8 +46,6 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_parameters_are_refused(done: Trained, tmp_path: Path) -> None:
-    import torch
-
     from curate import models
 
     model = models.build_model(48, seed=0, config={**TINY, "num_hidden_layers": 3}).model
@@ -58,3 +59,28 @@ def test_pruning_keeps_the_last_and_the_asked_for(tmp_path: Path) -> None:
     (tmp_path / "step-odd").mkdir()
     checkpoint.prune(tmp_path, 2, [2])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000004", "step-00000005", "step-odd"]
+
+
+def test_the_final_model_becomes_what_it_was_at_a_saved_step(done: Trained) -> None:
+    from curate import models
+
+    model = models.load_model(done.model).model
+    after = {name: p.detach().clone() for name, p in model.named_parameters()}
+    checkpoint.put(done.checkpoints[0], model)
+    saved = load_file(done.checkpoints[0] / "model.safetensors")
+    assert all(torch.equal(p, saved[name]) for name, p in model.named_parameters())
+    assert not any(torch.equal(p, after[name]) for name, p in model.named_parameters())
+    with pytest.raises(ConfigError, match="checkpoint of other parameters"):
+        checkpoint.put(done.checkpoints[0], models.build_model(48, seed=0, config={**TINY, "hidden_size": 16}).model)
+
+
+def test_a_full_disk_is_the_machines_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(MachineError, match=r"checkpoints/step-00000001.*No space left on device; free space there"):
+        train(data(), spec(steps=1), tmp_path / "t")
+    monkeypatch.undo()
+    assert not checkpoint.found(tmp_path / "t" / "checkpoints")
+    assert train(data(), spec(steps=1), tmp_path / "t").steps == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import train_kills
 from safetensors.torch import load_file
 from tiny_training import LENGTH, TINY, WORDS, data, spec
 
@@ -130,16 +130,6 @@ def test_going_on_from_a_checkpoint_ends_bit_for_bit_as_never_stopped(stop: int,
     assert curve(resumed.metrics).equals(curve(done.metrics))
 
 
-def killed(folder: Path, delay: float) -> int:
-    """Start the training as a program and kill it; its exit code."""
-    process = subprocess.Popen([sys.executable, str(PROGRAM), str(folder), "1"], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        return process.wait(delay)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        return process.wait()
-
-
 def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     whole = train(data(), spec(save_every=1), tmp_path / "whole")
     process = subprocess.Popen([sys.executable, str(PROGRAM), str(tmp_path / "t"), "1"], env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -153,15 +143,10 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_random_kills_leave_no_trace(tmp_path: Path) -> None:
-    whole = train(data(), spec(save_every=1), tmp_path / "whole")
-    draw = random.Random(5)
-    for number in range(20):
-        folder = tmp_path / f"t{number}"
-        killed(folder, draw.uniform(2.0, 4.5))
-        resumed = train(data(), spec(save_every=1), folder)
-        assert weights(resumed.model) == weights(whole.model), number
-        assert curve(resumed.metrics).equals(curve(whole.metrics)), number
+def test_twenty_random_kills_leave_no_trace() -> None:
+    found = train_kills.kills(20, seed=1)
+    assert found["kills"] == 20
+    assert found["bit_equal"] == found["trainings"]
 
 
 def test_two_processes_see_the_sequences_that_one_sees(done: Trained, tmp_path: Path) -> None:

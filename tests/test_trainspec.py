@@ -23,6 +23,7 @@ from curate.trainspec import TrainSpec
         ({"model": "m", "config": {"hidden_size": 1}}, "config is for a fresh model"),
         ({"method": "lora"}, "an adapter needs a trained base"),
         ({"model": "m", "adapter": {"r": 1}}, "adapter is for a method other than full"),
+        ({"model": "m", "method": "qlora", "merge": True}, "leave merge out with qlora"),
         ({"model": "m", "merge": True}, "merge is for a method other than full"),
     ],
 )

@@ -60,4 +60,5 @@ def tokenizer(folder: Path, words: list[str]) -> Path:
 if __name__ == "__main__":
     from curate.training import train
 
-    train(data(), spec(save_every=int(sys.argv[2])), Path(sys.argv[1]))
+    more = {"steps": int(sys.argv[3])} if len(sys.argv) > 3 else {}
+    train(data(), spec(save_every=int(sys.argv[2]), **more), Path(sys.argv[1]))
