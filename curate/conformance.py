@@ -22,7 +22,7 @@ from curate import documents, registry
 from curate.errors import ConfigError, CurateError
 from curate.params import Problems, build
 from curate.plan import Node, NodeSpec
-from curate.stage import BASE_COLUMNS, IDENTITY, REASON, TEXT, VALUE, Context, Target
+from curate.stage import BASE_COLUMNS, IDENTITY, KEY, REASON, TEXT, VALUE, Context, Target
 
 #: Texts that break things: empty, white space, accents, unspaced scripts, emoji, controls, a long one, copies.
 TEXTS = [
@@ -53,6 +53,14 @@ def check_stage(
         subject.merge_does_not_depend_on_order,
     ]  # fmt: skip
     return [_outcome(check) for check in checks]
+
+
+def _as_if_found(item: pa.Field, key: pa.Array) -> pa.Array:
+    """A column that a finish might have found, by the key of each row: numbers from 0 to 1 and nulls; of other types, nulls."""
+    if not pa.types.is_floating(item.type):
+        return pa.nulls(len(key), item.type)
+    numbers = key.to_numpy()
+    return pa.array(numbers / 2.0**64, item.type, mask=numbers % 4 == 0)
 
 
 def _outcome(check: Callable[[], None]) -> Check:
@@ -154,6 +162,7 @@ class _Subject:
         if "apply" in self.node.verbs:
             out = self._apply(pool)
             columns |= {self.node.column(n): out[n].combine_chunks() for n in out.schema.names}
+        columns |= {self.node.column(item.name): _as_if_found(item, pool.column(KEY)) for item in self.node.finish_fields()}
         names = list(self.stage.judge_reads())
         return self.stage.judge(pa.record_batch([columns[n] for n in names], names=names))  # type: ignore[no-any-return]
 

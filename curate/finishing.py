@@ -19,6 +19,7 @@ from curate.plan import Node, kept_by, stored_columns, wide_columns
 from curate.rowhash import HashTask
 from curate.stage import IDENTITY
 from curate.store import digest, write_bytes, write_table
+from curate.vectors import VectorFile
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 def finish(run: Run, node: Node) -> None:
     """Show a stage all documents' columns at once and scatter what it says over the parts."""
     reads = list(dict.fromkeys(node.stage.finish_reads()))
+    schema = _read_schema(run, node, reads)
+    vectors = _vector_file(run, node, schema)
     frame = Frame(
-        _frame_schema(run, node, reads),
-        _frame_batches(run, node, reads),
+        _frame_schema(node, schema, vectors),
+        _frame_batches(run, node, reads, vectors),
         lambda docs: _row_hashes(run, docs),
         gather=lambda docs: gathered(run, node, docs),
         references=run.references.get(node.position),
+        vectors=vectors,
         scratch=run.scratch,
         threads=run.workers,
     )
@@ -42,7 +46,8 @@ def finish(run: Run, node: Node) -> None:
         frame.close()
 
 
-def _frame_schema(run: Run, node: Node, reads: Sequence[str]) -> pa.Schema:
+def _read_schema(run: Run, node: Node, reads: Sequence[str]) -> pa.Schema:
+    """`doc` and the columns that a finish reads, as they are stored."""
     wide = {
         n: item for earlier in run.nodes[: node.position + 1] for n, item in earlier.columns().items()
     }
@@ -50,16 +55,31 @@ def _frame_schema(run: Run, node: Node, reads: Sequence[str]) -> pa.Schema:
     for name in reads:
         item = wide[name] if name in wide else run.corpus.layout.schema.field(name)
         fields.append(pa.field(name, item.type))
-    return getattr(node.stage, "prepared", lambda schema: schema)(pa.schema(fields))
+    return pa.schema(fields)
 
 
-def _frame_batches(run: Run, node: Node, reads: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _vector_file(run: Run, node: Node, schema: pa.Schema) -> VectorFile | None:
+    """Where the vectors go of a stage that says which column they are."""
+    name = getattr(node.stage, "vector_column", None)
+    if name is None:
+        return None
+    run.scratch.mkdir(parents=True, exist_ok=True)
+    return VectorFile(run.scratch / f"vectors-{node.position}", schema.field(name).type, name)
+
+
+def _frame_schema(node: Node, schema: pa.Schema, vectors: VectorFile | None) -> pa.Schema:
+    schema = vectors.spooled_schema(schema) if vectors else schema
+    return getattr(node.stage, "prepared", lambda schema: schema)(schema)
+
+
+def _frame_batches(run: Run, node: Node, reads: Sequence[str], vectors: VectorFile | None) -> Iterator[pa.RecordBatch]:
     """For each part, the columns of the rows that earlier stages kept."""
     prepare = getattr(node.stage, "prepare", None)
     for part, name in zip(run.parts, run.names, strict=True):
         table = part_columns(run, part, name, reads, node.position)
         for batch in table.combine_chunks().to_batches():
-            yield prepare(batch) if prepare else batch
+            shown = vectors.spooled(batch) if vectors else batch
+            yield prepare(shown) if prepare else shown
 
 
 def part_columns(run: Run, part: Part, name: str, reads: Sequence[str], position: int) -> pa.Table:

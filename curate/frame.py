@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from curate.reference import References
+    from curate.vectors import VectorFile
 
 #: `doc` names a document inside a run: part << 32 | row.
 DOC = "doc"
@@ -36,6 +37,7 @@ class Frame:
         *,
         gather: Callable[[npt.NDArray[np.int64]], Iterator[pa.RecordBatch]] | None = None,
         references: References | None = None,
+        vectors: VectorFile | None = None,
         scratch: Path,
         threads: int = 1,
         memory: str = "2GB",
@@ -49,13 +51,15 @@ class Frame:
         self._gather = gather
         #: what was published before, for a stage with `against`
         self.references = references
+        #: the vectors of a stage that names a `vector_column`; the table has their slots
+        self.vectors = vectors
         failed: list[BaseException] = []
         reader = pa.RecordBatchReader.from_batches(schema, _watched(batches, failed))
         self.con.register("incoming", reader)
         try:
             self.con.execute("CREATE TABLE pool AS SELECT * FROM incoming")
         except Exception as error:
-            self.con.close()
+            self.close()
             raise (failed[0] if failed else error) from None  # DuckDB would bury what the batches raised in its own words
         self.con.unregister("incoming")
 
@@ -97,6 +101,8 @@ class Frame:
 
     def close(self) -> None:
         self.con.close()
+        if self.vectors is not None:
+            self.vectors.close()
 
 
 def _watched(batches: Iterable[pa.RecordBatch], failed: list[BaseException]) -> Iterator[pa.RecordBatch]:

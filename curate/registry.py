@@ -35,6 +35,7 @@ BUILT_IN = (
     "curate.pipelines.pii",
     "curate.pipelines.repeated_lines",
     "curate.pipelines.select",
+    "curate.pipelines.semdedup",
 )
 
 

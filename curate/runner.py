@@ -336,7 +336,7 @@ class Run:
         )  # fmt: skip
         node_spec = NodeSpec(spec.stage, self.recipe.base, msgspec.to_builtins(spec.params), context)
         node = Node(len(self.nodes), spec.label, node_spec, named=named)
-        own = [node.column(f) for f in node.fields().names]
+        own = [node.column(f) for f in (*node.fields().names, *node.finish_fields().names)]
         check_reads(spec.label, [n for n in node.reads() if n not in own], self.nodes, user)
         taken = {*user.names, *wide_columns(self.nodes)}
         for column in node.columns():
@@ -373,15 +373,14 @@ class Run:
             if "apply" in node.verbs:
                 node.measures = self.store / node.key / (node.state.stem if node.state else "measures")
                 pending.append(("apply", node.position))
-            if "judge" in node.verbs:
-                node.verdicts = (
-                    self.store / digest(node.key, node.spec.params, self._verdict_keys(node)) / "verdict"
-                )
-                pending.append(("judge", node.position))
             if "finish" in node.verbs:
                 self._run_pass(pending)
                 pending = []
                 self._finish(node)
+            if "judge" in node.verbs:  # behind the finish: a verdict may be of what that found
+                found = node.finished.name if node.finished else ""
+                node.verdicts = self.store / digest(node.key, node.spec.params, self._verdict_keys(node), *([found] if found else [])) / "verdict"
+                pending.append(("judge", node.position))
         self._run_pass(pending)
         warn_of_overlaps(self)
 
@@ -521,9 +520,8 @@ class Run:
     def _finish(self, node: Node) -> None:
         """Show a stage all documents' columns at once and scatter what it says over the parts."""
         against = self.against.get(node.position, [])
-        inputs = digest(
-            self.inputs, [p.number for p in self.parts], self._verdict_keys(node), node.spec.params, [[r.name, r.key] for r in against]
-        )
+        params = {k: v for k, v in node.spec.params.items() if k not in getattr(node.stage, "judge_params", ())}
+        inputs = digest(self.inputs, [p.number for p in self.parts], self._verdict_keys(node), params, [[r.name, r.key] for r in against])
         if node.position in self.against:
             self.references[node.position] = reference.References(self, node, against)
         node.finished = self.store / node.key / "finish" / inputs

@@ -60,6 +60,7 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("zipfit_fast", {"compressor": "zlib", "level": 1, "max_targets": 1}),
     ("embed", {}),
     ("embed", {"dim": 70, "ngram": 4, "dtype": "float32"}),
+    ("semdedup", {"vector": "source"}),
     ("select", {"how": "random", "budget": "50%"}),
     ("select", {"how": "random_balanced", "group_by": "source", "budget": 3}),
 ]
