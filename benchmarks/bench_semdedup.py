@@ -64,7 +64,7 @@ def ours(documents: int, dim: int, scratch: Path) -> tuple[pa.Table, float]:
     stage = Semdedup(params, Context("semdedup"))
     start = time.process_time()
     file = VectorFile(scratch / "vectors", made[0].schema.field("v").type, "v")
-    frame = Frame(file.spooled_schema(made[0].schema), (file.spooled(b) for b in made), lambda docs: pa.table({}), vectors=file, scratch=scratch, threads=1)
+    frame = Frame(file.spooled_schema(made[0].schema), (file.spooled(b) for b in made), lambda docs: pa.table({}), vectors=[file], scratch=scratch, threads=1)
     answer = stage.finish(frame).read_all()
     seconds = time.process_time() - start
     frame.close()

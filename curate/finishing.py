@@ -19,7 +19,7 @@ from curate.plan import Node, kept_by, stored_columns, wide_columns
 from curate.rowhash import HashTask
 from curate.stage import IDENTITY
 from curate.store import digest, write_bytes, write_table
-from curate.vectors import VectorFile
+from curate.vectors import SLOT, VectorFile
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -29,7 +29,7 @@ def finish(run: Run, node: Node) -> None:
     """Show a stage all documents' columns at once and scatter what it says over the parts."""
     reads = list(dict.fromkeys(node.stage.finish_reads()))
     schema = _read_schema(run, node, reads)
-    vectors = _vector_file(run, node, schema)
+    vectors = _vector_files(run, node, schema)
     frame = Frame(
         _frame_schema(node, schema, vectors),
         _frame_batches(run, node, reads, vectors),
@@ -58,28 +58,32 @@ def _read_schema(run: Run, node: Node, reads: Sequence[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _vector_file(run: Run, node: Node, schema: pa.Schema) -> VectorFile | None:
-    """Where the vectors go of a stage that says which column they are."""
-    name = getattr(node.stage, "vector_column", None)
-    if name is None:
-        return None
+def _vector_files(run: Run, node: Node, schema: pa.Schema) -> list[VectorFile]:
+    """Where the vectors go of a stage that says which columns they are."""
+    files: list[VectorFile] = []
     run.scratch.mkdir(parents=True, exist_ok=True)
-    return VectorFile(run.scratch / f"vectors-{node.position}", schema.field(name).type, name)
+    for i, name in enumerate(getattr(node.stage, "vector_columns", ())):
+        path = run.scratch / f"vectors-{node.position}-{i}"
+        directions = getattr(node.stage, "directions", True)
+        files.append(VectorFile(path, schema.field(name).type, name, slot=SLOT if not i else f"{SLOT}_{i}", directions=directions))
+    return files
 
 
-def _frame_schema(node: Node, schema: pa.Schema, vectors: VectorFile | None) -> pa.Schema:
-    schema = vectors.spooled_schema(schema) if vectors else schema
+def _frame_schema(node: Node, schema: pa.Schema, vectors: Sequence[VectorFile]) -> pa.Schema:
+    for file in vectors:
+        schema = file.spooled_schema(schema)
     return getattr(node.stage, "prepared", lambda schema: schema)(schema)
 
 
-def _frame_batches(run: Run, node: Node, reads: Sequence[str], vectors: VectorFile | None) -> Iterator[pa.RecordBatch]:
+def _frame_batches(run: Run, node: Node, reads: Sequence[str], vectors: Sequence[VectorFile]) -> Iterator[pa.RecordBatch]:
     """For each part, the columns of the rows that earlier stages kept."""
     prepare = getattr(node.stage, "prepare", None)
     for part, name in zip(run.parts, run.names, strict=True):
         table = part_columns(run, part, name, reads, node.position)
         for batch in table.combine_chunks().to_batches():
-            shown = vectors.spooled(batch) if vectors else batch
-            yield prepare(shown) if prepare else shown
+            for file in vectors:
+                batch = file.spooled(batch)
+            yield prepare(batch) if prepare else batch
 
 
 def part_columns(run: Run, part: Part, name: str, reads: Sequence[str], position: int) -> pa.Table:

@@ -6,7 +6,7 @@ and so its last bits, would vary with the number of threads. `exact_sum` gives a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class Frame:
         *,
         gather: Callable[[npt.NDArray[np.int64]], Iterator[pa.RecordBatch]] | None = None,
         references: References | None = None,
-        vectors: VectorFile | None = None,
+        vectors: Sequence[VectorFile] = (),
         scratch: Path,
         threads: int = 1,
         memory: str = "2GB",
@@ -51,7 +51,7 @@ class Frame:
         self._gather = gather
         #: what was published before, for a stage with `against`
         self.references = references
-        #: the vectors of a stage that names a `vector_column`; the table has their slots
+        #: the vectors of a stage that names `vector_columns`, in that order; the table has their slots
         self.vectors = vectors
         failed: list[BaseException] = []
         reader = pa.RecordBatchReader.from_batches(schema, _watched(batches, failed))
@@ -101,8 +101,8 @@ class Frame:
 
     def close(self) -> None:
         self.con.close()
-        if self.vectors is not None:
-            self.vectors.close()
+        for file in self.vectors:
+            file.close()
 
 
 def _watched(batches: Iterable[pa.RecordBatch], failed: list[BaseException]) -> Iterator[pa.RecordBatch]:

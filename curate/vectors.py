@@ -1,7 +1,7 @@
 """Vectors of documents in a file of their own, row behind row, for whoever compares all of them.
 
-A `finish` whose stage names a `vector_column` finds in its frame's table a number for each document (`SLOT`, null where
-there is no vector) and the vectors in `frame.vectors`: so they are neither copied through the database nor held all at
+A `finish` whose stage names `vector_columns` finds in its frame's table a number for each document (`VectorFile.slot`, null
+where there is no vector) and the vectors in `frame.vectors`, one file for each: so they are neither copied through the database nor held all at
 once. A column of vectors is a list, of fixed size or not, of float16, float32 or float64; float16 stays what it is in the
 file, and the others are float32 there.
 """
@@ -22,7 +22,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-#: The column that stands in a frame's table for the vector: its row in the file.
+#: The column that stands in a frame's table for the first column of vectors: the row in its file.
 SLOT = "__slot"
 #: Bytes of the file that may stay mapped in before they are let go (they stay in the system's cache of files).
 _HELD = 128_000_000
@@ -37,12 +37,16 @@ def is_vectors(kind: pa.DataType) -> bool:
 
 
 class VectorFile:
-    """Vectors as they come in, then by slot. `name` is the column's, for messages."""
+    """Vectors as they come in, then by slot. `name` is the column's, for messages.
 
-    def __init__(self, path: Path, kind: pa.DataType, name: str) -> None:
+    With `directions` a vector of zeros counts as none, for it has no cosine; one with an item that is no number always does.
+    """
+
+    def __init__(self, path: Path, kind: pa.DataType, name: str, *, slot: str = SLOT, directions: bool = True) -> None:
         if not is_vectors(kind):
             raise ConfigError(f"expected vectors in the column {name!r} (a list of float16, float32 or float64), got {kind}; `embed` makes such a column")
-        self.name, self.path, self.count = name, path, 0
+        self.name, self.slot, self.path, self.count = name, slot, path, 0
+        self._directions = directions
         self.dim: int = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
         self.dtype = np.dtype(np.float16 if pa.types.is_float16(kind.value_type) else np.float32)
         self._file = path.open("wb")
@@ -56,7 +60,9 @@ class VectorFile:
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         there = column.filter(pa.array(valid)) if not valid.all() else column
         rows = self._matrix(there)
-        finite = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+        finite = np.isfinite(rows).all(axis=1)
+        if self._directions:
+            finite &= (rows != 0).any(axis=1)
         self.without_direction += int((~finite).sum())
         rows[finite].tofile(self._file)
         slots = np.full(len(column), -1, np.int64)
@@ -103,11 +109,11 @@ class VectorFile:
     def spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch with the slot in the place of the vector."""
         at = batch.schema.get_field_index(self.name)
-        return batch.set_column(at, pa.field(SLOT, pa.int64()), self.add(batch.column(at)))
+        return batch.set_column(at, pa.field(self.slot, pa.int64()), self.add(batch.column(at)))
 
     def spooled_schema(self, schema: pa.Schema) -> pa.Schema:
         """The schema after `spooled`."""
-        return schema.set(schema.get_field_index(self.name), pa.field(SLOT, pa.int64()))
+        return schema.set(schema.get_field_index(self.name), pa.field(self.slot, pa.int64()))
 
 
 def unit(rows: Float32) -> Float32:

@@ -67,7 +67,7 @@ class Semdedup:
     def __init__(self, params: SemdedupParams, context: Context) -> None:
         self.params = params
         self.context = context
-        self.vector_column = params.vector
+        self.vector_columns = (params.vector,)
         #: under the greedy rule what is found depends on eps
         self.judge_params = ("eps",) if params.rule == "earlier" else ()
         self._notes: list[str] = []
@@ -144,8 +144,7 @@ class Pool:
     """
 
     def __init__(self, frame: Frame, context: Context, seed: int) -> None:
-        assert frame.vectors is not None
-        self.file: VectorFile = frame.vectors
+        self.file: VectorFile = frame.vectors[0]
         twice = f"SELECT doc FROM pool WHERE {SLOT} IS NOT NULL QUALIFY count(*) OVER (PARTITION BY {KEY}, {IDENTITY}) > 1 ORDER BY doc"
         ties, joined = "", ""
         if frame.scalar(f"SELECT count(*) FROM ({twice})"):

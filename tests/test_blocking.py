@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def twin(rows: np.ndarray, eps: float | None) -> tuple[list[float], list[int]]:
             dot, aa, bb = 0.0, 0.0, 0.0
             for x, y in zip(row.tolist(), other.tolist(), strict=True):
                 dot, aa, bb = dot + x * y, aa + x * x, bb + y * y
-            cosine = min(1.0, dot / (aa * bb) ** 0.5)
+            cosine = min(1.0, dot / math.sqrt(aa * bb))
             if cosine > best:
                 best, who = cosine, i
         m.append(best)
