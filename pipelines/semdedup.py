@@ -6,6 +6,7 @@ their cosine is above 1 - eps, so all values of eps come of one pass (Abbas et a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -20,7 +21,7 @@ from curate.frame import DOC, Frame
 from curate.pipelines.near_pairs import column
 from curate.registry import register
 from curate.stage import IDENTITY, KEY, Context
-from curate.vectors import SLOT, Float64, Int64, VectorFile
+from curate.vectors import Float64, Int64, VectorFile
 
 Uint64 = npt.NDArray[np.uint64]
 
@@ -137,22 +138,26 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Pool:
-    """The documents of a frame that have a vector, in the order of their identities.
+    """The documents of a frame that have a vector in each of its columns, in the order of their identities.
 
-    doc, slots  int64[n]: the document, and its vector's row in the file
-    draw        uint64[n]: a random number of each
+    doc, slots        int64[n]: the document, and its vector's row in the first file
+    files, slots_of   all files of vectors, and the rows in each
+    draw, order_draw  uint64[n]: random numbers of each
     """
 
     def __init__(self, frame: Frame, context: Context, seed: int) -> None:
-        self.file: VectorFile = frame.vectors[0]
-        twice = f"SELECT doc FROM pool WHERE {SLOT} IS NOT NULL QUALIFY count(*) OVER (PARTITION BY {KEY}, {IDENTITY}) > 1 ORDER BY doc"
+        self.files: Sequence[VectorFile] = frame.vectors
+        self.file = self.files[0]
+        there = " AND ".join(f"{file.slot} IS NOT NULL" for file in self.files)
+        twice = f"SELECT doc FROM pool WHERE {there} QUALIFY count(*) OVER (PARTITION BY {KEY}, {IDENTITY}) > 1 ORDER BY doc"
         ties, joined = "", ""
         if frame.scalar(f"SELECT count(*) FROM ({twice})"):
             frame.add_row_hashes(twice, "hashes")
             ties, joined = "row_hash, ", "LEFT JOIN hashes USING (doc)"
-        frame.con.execute(f"CREATE TABLE placed AS SELECT doc, {SLOT} AS slot, {KEY} AS key, row_number() OVER (ORDER BY {IDENTITY}, {ties}doc) AS place FROM pool {joined} WHERE {SLOT} IS NOT NULL")
+        frame.con.execute(f"CREATE TABLE placed AS SELECT doc, {', '.join(file.slot for file in self.files)}, {KEY} AS key, row_number() OVER (ORDER BY {IDENTITY}, {ties}doc) AS place FROM pool {joined} WHERE {there}")
         self.doc = column(frame, "SELECT doc FROM placed ORDER BY place")
-        self.slots = column(frame, "SELECT slot FROM placed ORDER BY place")
+        self.slots_of = [column(frame, f"SELECT {file.slot} FROM placed ORDER BY place") for file in self.files]
+        self.slots = self.slots_of[0]
         keys = np.array(frame.con.sql("SELECT key FROM placed ORDER BY place").to_arrow_table().column(0).to_numpy(), np.uint64)
         stream = randomness.stream(context.seed, context.label, str(seed))
         self.draw: Uint64 = randomness.bits(keys, stream)

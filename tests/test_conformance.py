@@ -61,6 +61,10 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("embed", {}),
     ("embed", {"dim": 70, "ngram": 4, "dtype": "float32"}),
     ("semdedup", {"vector": "source"}),
+    ("d4", {"vector": "source"}),
+    ("cover", {"how": "k_center", "budget": 3}),
+    ("guide_similarity", {}),
+    ("guide_similarity", {"combine": "mean", "each": True}),
     ("select", {"how": "random", "budget": "50%"}),
     ("select", {"how": "random_balanced", "group_by": "source", "budget": 3}),
 ]
