@@ -160,7 +160,9 @@ class Transformer:
     def __init__(self, folder: Path, pooling: Pooling, max_tokens: int | None, device: str) -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self._torch = torch
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if self.device.startswith("cuda") and not torch.cuda.is_available():

@@ -129,7 +129,11 @@ class TextVectors:
                 textmodel.Static(self.folder, p.max_tokens) if p.method == "static" else textmodel.Transformer(self.folder, self.pooling, p.max_tokens, p.device)
             )
         texts = text.take(pa.array(places, pa.int64())).to_pylist()
-        return self._model.vectors([self.params.prefix + t if t.strip() else "" for t in texts]) if texts else np.empty((0, self.dim), np.float32)
+        out = np.zeros((len(texts), self.dim), np.float32)
+        worded = [i for i, t in enumerate(texts) if t.strip()]  # a tokenizer's own marks around nothing are no text
+        if worded:
+            out[worded] = self._model.vectors([self.params.prefix + texts[i] for i in worded])
+        return out
 
     def _cached(self) -> VectorCache:
         if self._cache is None:
