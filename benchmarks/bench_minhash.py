@@ -130,7 +130,7 @@ def speed(text: pa.ChunkedArray, work: Callable[[], object]) -> float:
 def kernels(text: pa.ChunkedArray) -> dict[str, dict[str, float]]:
     """Signatures by instruction set; equal bits are checked first."""
     specs = {
-        "native": MinhashSpec(), "native, unit: word": MinhashSpec(unit="word"), "native, 256 permutations": MinhashSpec(num_perm=256),
+        "native": MinhashSpec(unit="scripts"), "native, unit: word": MinhashSpec(unit="word"), "native, 256 permutations": MinhashSpec(num_perm=256),
         "legacy permutations, fast hash": MinhashSpec(scheme="legacy", hash="mix64"), "affine32 with its SHA-1": MinhashSpec(scheme="affine32"),
         "legacy with its SHA-1": MinhashSpec(scheme="legacy"),
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """Vectors of texts without a model: the random projection of a text's set of hashed n-grams.
 
-A text is cut into tokens as minhash does it with unit auto; its runs of 1 .. ngram tokens, each counted once, are a set
+A text is cut into tokens as minhash does it with unit scripts; its runs of 1 .. ngram tokens, each counted once, are a set
 of 64-bit hashes. Each hash stands for `dim` random signs (native/embed.h); they are added up and the sum is divided by
 its length. The cosine of two such vectors estimates |A and B| / sqrt(|A| |B|) of the two sets (Ochiai's coefficient) with
 a standard error of about 1 / sqrt(dim) (Achlioptas 2003): it is how many n-grams two texts share, not what they mean.
@@ -37,9 +37,9 @@ def sums(text: pa.Array | pa.ChunkedArray, *, ngram: int, dim: int) -> npt.NDArr
         into = out[start : start + _ROWS]
         tokens = np.empty(0, np.int64)
         for order in range(1, ngram + 1):
-            spec = minhash.MinhashSpec(ngram=order, unit="auto")
+            spec = minhash.MinhashSpec(ngram=order, unit="scripts")
             if order == 1:
-                tokens = minhash.signatures(rows, minhash.MinhashSpec(ngram=1, unit="auto", num_perm=1)).shingles
+                tokens = minhash.signatures(rows, minhash.MinhashSpec(ngram=1, unit="scripts", num_perm=1)).shingles
             values, starts = minhash.shingle_sets(rows, spec)
             values, starts = _without(values, starts, tokens < order)
             _native.embed_project(values, starts, dim, into)

@@ -1,7 +1,7 @@
 """MinHash: signatures of texts, the bands that make near-duplicates meet, and the true Jaccard index of those that do.
 
-A text is lower-cased as Python 3.11 does it and cut into words at white space, and into characters where a script has
-no spaces; each run of `ngram` of them is a shingle. The share of equal places in two signatures estimates the
+A text is lower-cased as Python 3.11 does it and cut into words at white space, or into characters; each run of `ngram`
+of them is a shingle. The share of equal places in two signatures estimates the
 Jaccard index of the two sets of shingles (Broder 1997). The work is done by native/minhash.c.
 
     >>> spec = MinhashSpec(ngram=2, num_perm=64)
@@ -41,7 +41,7 @@ SIMILARITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 DETECTION, ABOVE = 0.99, 0.1
 
 _BLOCK = 32  # the kernel takes parameters in whole blocks
-_UNITS = {"word": 0, "char": 1, "auto": 2}
+_UNITS = {"word": 0, "char": 1, "scripts": 2}
 _HASHES = {"mix64": 0, "sha1": 1}
 _SCHEMES = {"native": 0, "affine32": 1, "legacy": 2}
 
@@ -50,8 +50,8 @@ class MinhashSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a shingle is and how it is permuted.
 
     ngram     tokens a shingle (1 .. 64); a text of fewer has one shingle, all its tokens
-    unit      word: runs of characters that are not white space; char: characters that are not white space; auto: words,
-              but each character of a script that puts no spaces between words stands alone: one rule for every text
+    unit      word: runs of characters that are not white space; char: characters that are not white space; scripts:
+              words, but each character of a script that puts no spaces between words stands alone
     num_perm  places of a signature (1 .. 2048)
     seed      of the permutations
     scheme    native: a fast 64-bit hash, a * x + b mod 2^32; affine32 and legacy: datasketch's, its SHA-1 and its
@@ -60,7 +60,7 @@ class MinhashSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     ngram: int = 5
-    unit: Literal["word", "char", "auto"] = "auto"
+    unit: Literal["word", "char", "scripts"] = "word"
     num_perm: int = 128
     seed: int = 1
     scheme: Literal["native", "affine32", "legacy"] = "native"
@@ -127,6 +127,30 @@ def shingle_sets(text: pa.Array | pa.ChunkedArray, spec: MinhashSpec) -> tuple[U
         starts[start + 1 : start + 1 + len(chunk)] = ends + total
         total += written
     return np.concatenate(found) if found else np.empty(0, np.uint64), starts
+
+
+def unspaced(text: pa.Array | pa.ChunkedArray) -> Float64:
+    """Return the share of each text's characters, white space aside, that are of scripts without spaces between words.
+
+    float64[n], above 0.5 and up to 1; 0 where it is a half or less, and for null.
+    """
+    out = np.empty(len(text), np.float64)
+    for start, chunk in ngrams.chunks(text):
+        with ngrams.Blame(start):
+            _native.minhash_unspaced(chunk, out[start : start + len(chunk)])
+    return out
+
+
+def without_words(threshold: float) -> float:
+    """Return the share of unspaced characters from which a text's words are beside the point.
+
+    Two texts that have all unspaced characters in common and no word, each a share u of its text, have a Jaccard index
+    of u / (2 - u). Where that reaches the threshold, words cannot keep apart what the characters join: u = 2t / (1 + t).
+
+        >>> round(without_words(0.7), 3)
+        0.824
+    """
+    return max(0.5, 2.0 * threshold / (1.0 + threshold))
 
 
 def shared(values: Uint64, starts: Int64, left: Int64, right: Int64) -> Int64:

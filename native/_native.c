@@ -972,7 +972,7 @@ static int minhash_settings(PyObject *settings, minhash_spec *spec) {
         return -1;
     spec->simd &= simd_features();
     if (spec->ngram < 1 || spec->ngram > MINHASH_MAX_NGRAM || spec->permutations < 1 ||
-        spec->permutations > MINHASH_MAX_PERMUTATIONS || spec->unit < MINHASH_WORD || spec->unit > MINHASH_AUTO ||
+        spec->permutations > MINHASH_MAX_PERMUTATIONS || spec->unit < MINHASH_WORD || spec->unit > MINHASH_SCRIPTS ||
         spec->hash < MINHASH_MIX64 || spec->hash > MINHASH_SHA1 || spec->scheme < MINHASH_AFFINE ||
         spec->scheme > MINHASH_LEGACY) {
         PyErr_Format(PyExc_ValueError,
@@ -1065,6 +1065,24 @@ static PyObject *py_minhash_sets(PyObject *Py_UNUSED(module), PyObject *args) {
     result = PyLong_FromLongLong(written);
 done:
     minhash_drop(&call);
+    return result;
+}
+
+static PyObject *py_minhash_unspaced(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *shares_source, *result = NULL;
+    held_text held = {0};
+    held_arrays arrays = {0};
+    if (!PyArg_ParseTuple(args, "OO", &source, &shares_source)) return NULL;
+    if (text_hold(source, &held) < 0) goto done;
+    Py_buffer *shares = array_hold(&arrays, shares_source, 1, 8, held.text.length, "shares");
+    if (!shares) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    minhash_unspaced(&held.text, shares->buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&arrays);
+    text_drop(&held);
     return result;
 }
 
@@ -1182,6 +1200,8 @@ static PyMethodDef minhash_methods[] = {
      "minhash_signatures(text, settings, a, b, signatures, shingles, sums): a signature per row."},
     {"minhash_sets", py_minhash_sets, METH_VARARGS,
      "minhash_sets(text, settings, values, ends): each row's different shingles, ascending; returns how many."},
+    {"minhash_unspaced", py_minhash_unspaced, METH_VARARGS,
+     "minhash_unspaced(text, shares): each row's share of characters of unspaced scripts, 0 where it is half or less."},
     {"minhash_bands", py_minhash_bands, METH_VARARGS,
      "minhash_bands(signatures, permutations, bands, rows, keys): a hash of each band of each signature."},
     {"minhash_shared", py_minhash_shared, METH_VARARGS,

@@ -17,7 +17,7 @@ static const uint64_t MULTIPLIER = UINT64_C(0x243f6a8885a308d3); /* C0, odd, and
 static void open_row(const curate_text *text, int64_t row, const minhash_spec *spec, minhash_scratch *scratch) {
     int64_t start = text_offset(text, row), bytes = text_offset(text, row + 1) - start;
     const uint8_t *input = text->data + start;
-    static const int tokens_of[] = {[MINHASH_WORD] = TOKENS_WORDS, [MINHASH_CHAR] = TOKENS_CHARS, [MINHASH_AUTO] = TOKENS_SCRIPTS};
+    static const int tokens_of[] = {[MINHASH_WORD] = TOKENS_WORDS, [MINHASH_CHAR] = TOKENS_CHARS, [MINHASH_SCRIPTS] = TOKENS_SCRIPTS};
     scratch->stream.rules = (token_rules){tokens_of[spec->unit], 0, spec->simd};
     tokens_open(&scratch->stream, input, bytes, text->data + text_offset(text, text->length));
     memset(scratch->tokens + MINHASH_MAX_NGRAM - spec->ngram, 0, (size_t)spec->ngram * sizeof *scratch->tokens);
@@ -406,6 +406,15 @@ void minhash_signatures(const curate_text *text, const minhash_spec *spec, uint3
         memcpy(signatures, scratch->least, (size_t)spec->permutations * sizeof *signatures);
         shingles[row] = all;
         sums[row] = sum;
+    }
+}
+
+void minhash_unspaced(const curate_text *text, double *shares) {
+    for (int64_t row = 0; row < text->length; row++) {
+        int64_t start = text_offset(text, row);
+        tokens_scripts found = {0, 0};
+        if (!text_is_null(text, row)) found = tokens_count_scripts(text->data + start, text_offset(text, row + 1) - start);
+        shares[row] = 2 * found.unspaced > found.characters ? (double)found.unspaced / (double)found.characters : 0.0;
     }
 }
 

@@ -4,7 +4,7 @@
  *
  *   token      MINHASH_WORD  maximal run of characters that are not white space (str.split), lower-cased
  *              MINHASH_CHAR  each character that is not white space, lower-cased
- *              MINHASH_AUTO  words, but each character of a script that puts no spaces between words is a token of
+ *              MINHASH_SCRIPTS  words, but each character of a script that puts no spaces between words is a token of
  *                            its own (tokens.h, scripts): WORD for a text without such characters, CHAR for one of them
  *   shingle    n neighbouring tokens; a document of 1 .. n - 1 tokens has one shingle, all its tokens
  *   g          64-bit hash of a shingle of tokens t1 .. tm (m <= n), over mix64.h's h(t):
@@ -33,7 +33,7 @@
 #include "text.h"
 #include "tokens.h"
 
-enum { MINHASH_WORD = 0, MINHASH_CHAR = 1, MINHASH_AUTO = 2 };
+enum { MINHASH_WORD = 0, MINHASH_CHAR = 1, MINHASH_SCRIPTS = 2 };
 enum { MINHASH_MIX64 = 0, MINHASH_SHA1 = 1 };
 enum { MINHASH_AFFINE = 0, MINHASH_MURMUR = 1, MINHASH_LEGACY = 2 };
 enum {
@@ -69,6 +69,10 @@ typedef struct {
  * repeats counted, added mod 2^64: documents of equal shingles have equal sums. Cost O(bytes + shingles * k). */
 void minhash_signatures(const curate_text *text, const minhash_spec *spec, uint32_t *signatures, int64_t *shingles,
                         uint64_t *sums, minhash_scratch *scratch);
+
+/* shares double[R]: of the row's characters that are not white space, the share that is unspaced (tokens.h); 0 where it
+ * is half or less, and for null. Cost O(bytes). */
+void minhash_unspaced(const curate_text *text, double *shares);
 
 /* values[ends[row - 1] .. ends[row]]: the row's different g, ascending. `room` values must be as many as the rows'
  * bytes and rows together. Returns how many were written. */

@@ -387,6 +387,34 @@ int tokens_is_alone(const uint8_t *token, int64_t bytes) {
     return decode(token, token + bytes, &code) && tokens_unspaced(code);
 }
 
+tokens_scripts tokens_count_scripts(const uint8_t *text, int64_t bytes) {
+    /* Unspaced characters take three bytes or four, so those that do are a bound from above; those that take two may be
+     * white space (U+0085, U+00A0), and of ASCII what is ' ' or below may be. */
+    int64_t high = 0, plain = 0;
+    for (int64_t at = 0; at < bytes;) {
+        int64_t stop = bytes - at < 65536 ? bytes : at + 65536;
+        uint32_t some_high = 0, some_plain = 0;
+        for (; at < stop; at++) {
+            some_high += text[at] >= 0xe0;
+            some_plain += text[at] > ' ' && text[at] < 0x80;
+        }
+        high += some_high;
+        plain += some_plain;
+    }
+    tokens_scripts found = {0, 0};
+    if (high <= plain) return found;
+    const uint8_t *end = text + bytes;
+    while (text < end) {
+        uint32_t code = 0;
+        int length = decode(text, end, &code);
+        text += length ? length : 1;
+        if (!length || class_of(code, 0) == CLASS_SPACE) continue;
+        found.characters++;
+        found.unspaced += tokens_unspaced(code);
+    }
+    return found;
+}
+
 void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end) {
     stream->input = input;
     stream->length = length;

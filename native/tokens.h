@@ -78,6 +78,14 @@ static inline int tokens_unspaced(uint32_t code) {
 /* Whether a token that scripts found is one unspaced character and no word. */
 int tokens_is_alone(const uint8_t *token, int64_t bytes);
 
+/* Count a text's characters that are not white space, and those of them that are unspaced. Most texts are told from a look
+ * at their bytes to have no more than half of the latter: unspaced is then 0, and characters too. Cost O(bytes). */
+typedef struct {
+    int64_t characters, unspaced;
+} tokens_scripts;
+
+tokens_scripts tokens_count_scripts(const uint8_t *text, int64_t bytes);
+
 /* Begin a document. `lower` and `rules` of the stream must be set. */
 void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end);
 

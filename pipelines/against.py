@@ -54,47 +54,62 @@ class Held:
     unverified: int = 0
 
 
-def drop_near(frame: Frame, bands: Sequence[str], threshold: float, *, verify: bool) -> Held:
+def drop_near(frame: Frame, bands: Sequence[str], threshold: float, views: Sequence[tuple[str, int]], *, verify: bool) -> Held:
     """Move the documents of `pool` that are near to one of `published` into `settled(doc, against, against_run, jaccard)`.
 
-    Both have sum, shingles and the `bands`. Documents of equal shingles are one on either side. In a bucket with more
-    than BUCKET published documents a document is compared with the first ANCHORS of them.
+    `entries` (of the pool) and `before` (of `published`) have view, sum, shingles and the `bands`. Each of `views` is
+    asked in turn, (the name of its sets, its number); a document goes by the first that says it is near. Documents of
+    equal shingles are one on either side. In a bucket with more than BUCKET published documents a document is compared
+    with the first ANCHORS of them.
     """
-    con, held = frame.con, Held()
-    con.execute("DELETE FROM published WHERE shingles <= 0 OR number NOT IN (SELECT min(number) FROM published GROUP BY sum, shingles)")
+    held = Held()
+    frame.con.execute("CREATE TABLE settled (doc BIGINT, against VARCHAR, against_run VARCHAR, jaccard DOUBLE)")
+    for sets, view in views:
+        _drop_near(frame, held, bands, threshold, sets, view, verify)
+    frame.con.execute("DROP TABLE before")
+    held.dropped = frame.scalar("SELECT count(*) FROM settled")
+    return held
+
+
+def _drop_near(frame: Frame, held: Held, bands: Sequence[str], threshold: float, sets: str, view: int, verify: bool) -> None:
+    con = frame.con
+    con.execute(f"CREATE TABLE here AS SELECT * FROM entries WHERE shingles > 0 AND view = {view}")
     con.execute(
-        f"""CREATE TABLE asked AS SELECT doc, sum, shingles, {", ".join(bands)} FROM pool
-            WHERE doc IN (SELECT min(doc) FROM pool WHERE shingles > 0 GROUP BY sum, shingles)"""
+        f"""CREATE TABLE there AS SELECT * FROM before WHERE number IN
+            (SELECT min(number) FROM before WHERE shingles > 0 AND view = {view} GROUP BY sum, shingles) AND view = {view}"""
     )
-    con.execute("CREATE TABLE found AS SELECT asked.doc, number, 1.0::DOUBLE AS jaccard FROM asked JOIN published USING (sum, shingles)")
+    con.execute(
+        f"""CREATE TABLE asked AS SELECT doc, sum, shingles, {", ".join(bands)} FROM here
+            WHERE doc IN (SELECT min(doc) FROM here GROUP BY sum, shingles)"""
+    )
+    con.execute("CREATE TABLE found AS SELECT asked.doc, number, 1.0::DOUBLE AS jaccard FROM asked JOIN there USING (sum, shingles)")
     con.execute("CREATE TABLE met (doc BIGINT, number BIGINT)")
     for band in bands:
         con.execute(
             f"""INSERT INTO met SELECT doc, number FROM (SELECT doc, {band} FROM asked WHERE doc NOT IN (SELECT doc FROM found)) JOIN
-                (SELECT {band}, number FROM published SEMI JOIN asked USING ({band})
+                (SELECT {band}, number FROM there SEMI JOIN asked USING ({band})
                  QUALIFY count(*) OVER (PARTITION BY {band}) <= {BUCKET} OR row_number() OVER (PARTITION BY {band} ORDER BY number) <= {ANCHORS})
                 USING ({band})"""
         )
     doc, number = pairs_of(frame, "SELECT DISTINCT doc, number FROM met ORDER BY doc, number")
-    index = _verified(frame, doc, number) if verify else np.full(len(doc), np.nan)
-    held.compared, held.unverified = (len(doc), 0) if verify else (0, len(doc))
+    index = _verified(frame, doc, number, sets) if verify else np.full(len(doc), np.nan)
+    held.compared += len(doc) if verify else 0
+    held.unverified += 0 if verify else len(doc)
     near = np.ones(len(doc), bool) if not verify else index >= threshold
     alike = pa.array(index[near], pa.float64(), mask=np.isnan(index[near]))
     con.register("verified", pa.table({DOC: doc[near], "number": number[near], "jaccard": alike}))
     con.execute("INSERT INTO found SELECT doc, number, jaccard FROM verified QUALIFY row_number() OVER (PARTITION BY doc ORDER BY jaccard DESC, number) = 1")
     con.unregister("verified")
     con.execute(
-        f"""CREATE TABLE settled AS SELECT pool.doc, published.{IDENTITY} AS against, name AS against_run, jaccard
-            FROM found JOIN asked USING (doc) JOIN published USING (number) JOIN pool ON pool.sum = asked.sum AND pool.shingles = asked.shingles"""
+        f"""INSERT INTO settled SELECT here.doc, published.{IDENTITY}, name, jaccard
+            FROM found JOIN asked USING (doc) JOIN published USING (number) JOIN here ON here.sum = asked.sum AND here.shingles = asked.shingles"""
     )
     con.execute("DELETE FROM pool WHERE doc IN (SELECT doc FROM settled)")
-    held.dropped = frame.scalar("SELECT count(*) FROM settled")
-    for name in ("asked", "found", "met"):
+    for name in ("here", "there", "asked", "found", "met"):
         con.execute(f"DROP TABLE {name}")
-    return held
 
 
-def _verified(frame: Frame, doc: Int64, number: Int64) -> Float64:
+def _verified(frame: Frame, doc: Int64, number: Int64, name: str) -> Float64:
     """The true Jaccard index of each document with the published one of that number."""
     assert frame.references is not None
     docs, numbers = np.unique(doc), np.unique(number)
@@ -104,10 +119,10 @@ def _verified(frame: Frame, doc: Int64, number: Int64) -> Float64:
     sets = ShingleSets(str(frame.scratch), len(docs) + len(numbers))
     try:
         for batch in frame.gather(docs):
-            sets.add(np.searchsorted(docs, batch.column(DOC).to_numpy()), batch.column("set"))
+            sets.add(np.searchsorted(docs, batch.column(DOC).to_numpy()), batch.column(name))
         order = np.argsort(theirs)
         for batch in frame.references.gather(theirs):
-            sets.add(len(docs) + order[np.searchsorted(theirs[order], batch.column(DOC).to_numpy())], batch.column("set"))
+            sets.add(len(docs) + order[np.searchsorted(theirs[order], batch.column(DOC).to_numpy())], batch.column(name))
         sets.close_adding()
         left, right = np.searchsorted(docs, doc), len(docs) + np.searchsorted(numbers, number)
         out = np.empty(len(doc))

@@ -1,7 +1,9 @@
 """From bands to clusters: which documents meet, which of these pairs are near, and what they join into.
 
-Documents are numbered by a hash of their identity (`place`), so that nothing here depends on their order. Those of
-equal shingles are one class, of which one is compared. Then, in rounds, so that copies of a form meet one of their
+A document is entered once for each unit that it is looked at by: view 0, and view 1 for those that are compared by
+characters too. Entries are numbered by view and by a hash of the identity (`place`), so that nothing here depends on
+the order of documents. Those of equal shingles are one class, of which one is compared; the entries of one document
+are joined from the start. Then, in rounds, so that copies of a form meet one of their
 kind and not each other:
 
     1. documents of equal signatures: each with the first of them
@@ -54,7 +56,10 @@ class ShingleSets:
         self._held: Uint64 | None = None
 
     def add(self, places: Int64, sets: pa.LargeListArray) -> None:
-        """Append sets."""
+        """Append sets; those that are null belong to no place."""
+        if sets.null_count:
+            there = sets.is_valid()
+            places, sets = places[there.to_numpy(zero_copy_only=False)], sets.filter(there)
         offsets = np.asarray(sets.offsets.to_numpy(), np.int64)
         values = np.array(sets.values.to_numpy()[offsets[0] : offsets[-1]], np.uint64)
         self._slot[places] = self._count + np.arange(len(places))
@@ -71,6 +76,10 @@ class ShingleSets:
         for values in self._values:
             values.tofile(self._file)
         self._values = []
+
+    def has(self, places: Int64) -> npt.NDArray[np.bool_]:
+        """Whether the set of each place was added."""
+        return self._slot[places] >= 0
 
     def close_adding(self) -> None:
         """No more sets will come."""
@@ -126,16 +135,20 @@ class ShingleSets:
 
 
 class Joined:
-    """Documents, by place, and what they joined into.
+    """Entries, by place, and what they joined into.
 
     doc     int64[n]: the document at each place
-    class_  int64[n]: the place of the first document of equal shingles
+    class_  int64[n]: the place of the first entry of equal shingles
+    other   int64[m]: for each of the m documents, which come first, the place of its other entry; -1 where it has none
     parent  int64[n]: the union-find forest over places
     """
 
-    def __init__(self, doc: Int64, class_: Int64, sets: ShingleSets | None, *, empty: int) -> None:
+    def __init__(self, doc: Int64, class_: Int64, view: Int64, sets: ShingleSets | None, *, empty: int) -> None:
         self.doc, self.class_, self.sets, self.empty = doc, class_, sets, empty
+        self.other = _others_of(doc, int(np.count_nonzero(view == 0)))
         self.parent = class_.copy()
+        twice = np.flatnonzero(self.other >= 0)
+        minhash.join(self.parent, twice, self.other[twice])
         self.compared = self.near = self.unverified = 0
 
     def compare(self, pairs: tuple[Int64, Int64], threshold: float) -> None:
@@ -157,17 +170,27 @@ class Joined:
 
     def clusters(self) -> tuple[Int64, Int64, Int64]:
         """The places that are not alone, with their cluster (its least place) and its size."""
-        root = minhash.roots(self.parent)
+        root = minhash.roots(self.parent)[: len(self.other)]
         sizes = np.bincount(root, minlength=len(root)).astype(np.int64)
         members = np.flatnonzero(sizes[root] > 1)
         return members, root[members], sizes[root[members]]
 
     def jaccard(self, left: Int64, right: Int64) -> Float64:
-        """The Jaccard index of pairs of places; NaN where nothing was read."""
+        """The Jaccard index of pairs of documents, by their first places; NaN where nothing was read.
+
+        Of two that are both looked at twice, the larger index. A document that met none by its words, and whose
+        characters are another's, was not read: its words then count for nothing.
+        """
+        out = self._jaccard(left, right)
+        twice = np.flatnonzero((self.other[left] >= 0) & (self.other[right] >= 0))
+        out[twice] = np.fmax(out[twice], self._jaccard(self.other[left[twice]], self.other[right[twice]]))
+        return out
+
+    def _jaccard(self, left: Int64, right: Int64) -> Float64:
         a, b = self.class_[left], self.class_[right]
         out = np.where(a == b, 1.0, np.nan)
-        differ = np.flatnonzero(a != b)
-        if self.sets is not None and len(differ):
+        if self.sets is not None:
+            differ = np.flatnonzero((a != b) & self.sets.has(a) & self.sets.has(b))
             by_place = differ[np.lexsort((b[differ], a[differ]))]
             out[by_place] = self.sets.jaccard(a[by_place], b[by_place])
         return out
@@ -181,31 +204,32 @@ class Joined:
 
 
 def join_near(frame: Frame, bands: Sequence[str], threshold: float, *, verify: bool) -> Joined:
-    """Join the documents of the frame's `pool` that are near.
+    """Join the documents of the frame's `entries` that are near.
 
-    `pool` has doc, curate_key, curate_identity, sum, shingles, whole (a hash of the signature) and the `bands`. Makes
-    the table `ordered(doc, place)`.
+    `entries` has doc, view, curate_key, curate_identity, sum, shingles, whole (a hash of the signature) and the `bands`.
+    Makes the table `ordered(doc, view, place)`.
     """
     con = frame.con
     con.execute(
-        """CREATE TABLE ordered AS SELECT doc, sum, shingles, row_number() OVER (ORDER BY curate_key, curate_identity, doc) - 1 AS place
-           FROM pool WHERE shingles > 0"""
+        """CREATE TABLE ordered AS SELECT doc, view, sum, shingles,
+                  row_number() OVER (ORDER BY view, curate_key, curate_identity, doc) - 1 AS place
+           FROM entries WHERE shingles > 0"""
     )
     con.execute(
-        """CREATE TABLE equal AS SELECT sum, shingles, min(place) AS first FROM ordered GROUP BY 1, 2 HAVING count(*) > 1"""
+        """CREATE TABLE equal AS SELECT view, sum, shingles, min(place) AS first FROM ordered GROUP BY ALL HAVING count(*) > 1"""
     )
     con.execute(
-        f"""CREATE TABLE leaders AS SELECT place, whole, {", ".join(bands)} FROM pool JOIN ordered USING (doc)
-            WHERE place NOT IN (SELECT place FROM ordered JOIN equal USING (sum, shingles) WHERE place <> first)"""
+        f"""CREATE TABLE leaders AS SELECT place, whole, {", ".join(bands)} FROM entries JOIN ordered USING (doc, view)
+            WHERE place NOT IN (SELECT place FROM ordered JOIN equal USING (view, sum, shingles) WHERE place <> first)"""
     )
-    doc, class_ = pairs_of(
+    doc, class_, view = columns_of(
         frame,
-        "SELECT doc, coalesce(first, place) AS class FROM ordered LEFT JOIN equal USING (sum, shingles) ORDER BY place",
+        "SELECT doc, coalesce(first, place) AS class, view FROM ordered LEFT JOIN equal USING (view, sum, shingles) ORDER BY place",
     )
-    empty = frame.scalar("SELECT count(*) FROM pool WHERE shingles = 0")
+    empty = frame.scalar("SELECT count(*) FROM entries WHERE shingles = 0")
     _meet(frame, bands)
-    sets = _gather(frame, doc) if verify else None
-    joined = Joined(doc, class_, sets, empty=empty)
+    sets = _gather(frame, doc, int(np.count_nonzero(view == 0))) if verify else None
+    joined = Joined(doc, class_, view, sets, empty=empty)
     joined.compare(pairs_of(frame, "SELECT first, place FROM alike ORDER BY first, place"), threshold)
     joined.compare(pairs_of(frame, "SELECT DISTINCT first, place FROM met WHERE place <> first ORDER BY first, place"), threshold)
     if verify:
@@ -234,14 +258,27 @@ def _meet(frame: Frame, bands: Sequence[str]) -> None:
         )
 
 
-def _gather(frame: Frame, doc: Int64) -> ShingleSets:
-    """Have the shingles of all documents read that meet another."""
-    places = column(frame, "SELECT place FROM (SELECT place FROM met UNION SELECT place FROM alike UNION SELECT first FROM alike) ORDER BY 1")
+def _others_of(doc: Int64, documents: int) -> Int64:
+    """The place of each document's entry in view 1; -1 where it has none."""
+    other = np.full(documents, -1, np.int64)
+    order = np.argsort(doc[:documents])
+    other[order[np.searchsorted(doc[:documents], doc[documents:], sorter=order)]] = np.arange(documents, len(doc))
+    return other
+
+
+def _gather(frame: Frame, doc: Int64, documents: int) -> ShingleSets:
+    """Have the shingles of all documents read that meet another, in all views that they are in."""
+    met = column(frame, "SELECT place FROM (SELECT place FROM met UNION SELECT place FROM alike UNION SELECT first FROM alike)")
+    other = _others_of(doc, documents)
+    order = np.argsort(doc[:documents])
+    wanted = np.unique(doc[met])
+    places = order[np.searchsorted(doc[:documents], wanted, sorter=order)]
     sets = ShingleSets(str(frame.scratch), len(doc))
-    by_doc = places[np.argsort(doc[places])]
-    for batch in frame.gather(doc[by_doc]):
-        at = np.searchsorted(doc[by_doc], batch.column(DOC).to_numpy())
-        sets.add(by_doc[at], batch.column("set"))
+    for batch in frame.gather(wanted):
+        at = places[np.searchsorted(wanted, batch.column(DOC).to_numpy())]
+        sets.add(at, batch.column("words"))
+        if "chars" in batch.schema.names:
+            sets.add(other[at], batch.column("chars"))
     sets.close_adding()
     return sets
 
@@ -273,5 +310,11 @@ def column(frame: Frame, query: str) -> Int64:
 
 def pairs_of(frame: Frame, query: str) -> tuple[Int64, Int64]:
     """The two columns of a query, int64."""
+    left, right = columns_of(frame, query)
+    return left, right
+
+
+def columns_of(frame: Frame, query: str) -> list[Int64]:
+    """The columns of a query, int64."""
     found = frame.con.sql(query).to_arrow_table()
-    return np.array(found.column(0).to_numpy(), np.int64), np.array(found.column(1).to_numpy(), np.int64)
+    return [np.array(column.to_numpy(), np.int64) for column in found.columns]

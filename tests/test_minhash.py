@@ -137,7 +137,7 @@ ALPHABET = st.sampled_from([*"aA bB\n\t.，é ÉßẞİΣσς\u0345\u00a0\u2003\
 @settings(max_examples=150, deadline=None)
 @given(
     texts=st.lists(st.lists(ALPHABET, max_size=40).map("".join), min_size=1, max_size=5),
-    ngram=st.integers(1, 9), num_perm=st.sampled_from([1, 2, 31, 32, 33, 64, 100]), unit=st.sampled_from(["word", "char", "auto"]),
+    ngram=st.integers(1, 9), num_perm=st.sampled_from([1, 2, 31, 32, 33, 64, 100]), unit=st.sampled_from(["word", "char", "scripts"]),
     where=st.sampled_from(LEVELS), seed=st.integers(-5, 5),
 )  # fmt: skip
 def test_signatures_are_the_twins(texts: list[str], ngram: int, num_perm: int, unit: str, where: str, seed: int) -> None:
@@ -206,8 +206,8 @@ def test_a_text_shorter_than_a_shingle_is_one_shingle_and_none_has_none(level: s
     ],
 )
 def test_words_and_unspaced_characters_are_tokens_side_by_side(level: str, text: str, tokens: list[str]) -> None:
-    assert twins.white_space_tokens(text, "auto") == tokens
-    values, starts = minhash.shingle_sets(pa.array([text]), MinhashSpec(ngram=1))
+    assert twins.white_space_tokens(text, "scripts") == tokens
+    values, starts = minhash.shingle_sets(pa.array([text]), MinhashSpec(ngram=1, unit="scripts"))
     assert starts.tolist() == [0, len(set(tokens))]
     assert values.tolist() == sorted({twins.shingle_hash([token]) for token in tokens})
 
@@ -217,8 +217,8 @@ def test_the_sha_1_has_a_blank_between_words_and_none_beside_a_character(level: 
     """The shingles of three: as datasketch would be given them."""
     given = [["ab", "cd", "你"], ["cd", "你", "好"], ["你", "好", "ef"], ["好", "ef", "gh"]]
     joined = ["ab cd你", "cd你好", "你好ef", "好ef gh"]
-    spec = MinhashSpec(scheme=scheme, ngram=3, num_perm=33)  # type: ignore[arg-type]
-    assert twins.shingles("ab CD你好 ef gh", 3, "auto") == [tuple(g) for g in given]
+    spec = MinhashSpec(scheme=scheme, ngram=3, num_perm=33, unit="scripts")  # type: ignore[arg-type]
+    assert twins.shingles("ab CD你好 ef gh", 3, "scripts") == [tuple(g) for g in given]
     whole = signed(["ab CD你好 ef gh"], spec)[0]
     one_word = MinhashSpec(scheme=scheme, ngram=1, num_perm=33, unit="word")  # type: ignore[arg-type]
     by_bytes = [signed([text.replace(" ", "\u0001")], one_word)[0] for text in joined]
@@ -239,10 +239,10 @@ def test_a_text_without_unspaced_characters_is_cut_as_words_are_and_one_of_them_
     spaced = ["Русский текст и ещё слова, “quoted” — हिन्दी में\u00a0한국어는 띄어쓰기를 😀 x" * 9, FOX, ""]
     unspaced = ["你好世界欢迎来到北京。これはペンです\u3000ภาษาไทย" * 40, "你"]
     for texts, unit in ((spaced, "word"), (unspaced, "char")):
-        by_unit, auto = (minhash.signatures(pa.array(texts), MinhashSpec(num_perm=40, unit=u)) for u in (unit, "auto"))  # type: ignore[arg-type]
-        assert auto.values.tolist() == by_unit.values.tolist()
-        assert auto.sums.tolist() == by_unit.sums.tolist()
-        assert auto.shingles.tolist() == by_unit.shingles.tolist()
+        by_unit, scripts = (minhash.signatures(pa.array(texts), MinhashSpec(num_perm=40, unit=u)) for u in (unit, "scripts"))  # type: ignore[arg-type]
+        assert scripts.values.tolist() == by_unit.values.tolist()
+        assert scripts.sums.tolist() == by_unit.sums.tolist()
+        assert scripts.shingles.tolist() == by_unit.shingles.tolist()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.5, 0.55, 0.7, 0.9])
@@ -252,9 +252,36 @@ def test_a_changed_word_takes_a_text_of_two_scripts_over_no_border(share: float)
     characters = [chr(draw.randrange(0x4E00, 0x9FFF)) for _ in range(400)]
     pieces = [characters[i] if draw.random() < share else f" word{draw.randrange(900)} " for i in range(400)]
     edited = [*pieces[:200], " Longerwordwithmanyletters ", *pieces[201:]]
-    values, starts = minhash.shingle_sets(pa.array(["".join(pieces), "".join(edited)]), MinhashSpec())
+    values, starts = minhash.shingle_sets(pa.array(["".join(pieces), "".join(edited)]), MinhashSpec(unit="scripts"))
     (index,) = minhash.jaccard(values, starts, np.array([0]), np.array([1]))
     assert index >= (396 - 5) / (396 + 5)
+
+
+def share_of(text: str) -> float:
+    """The share of unspaced characters where it is more than a half."""
+    shown = [char for char in text if not char.isspace()]
+    unspaced = sum(bool(twins.UNSPACED.match(char)) for char in shown)
+    return unspaced / len(shown) if 2 * unspaced > len(shown) else 0.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    texts=st.lists(st.lists(st.one_of(ALPHABET, st.sampled_from("你好ไทย。ｱ　𠀀한é")), max_size=60).map("".join) | st.text(max_size=30), min_size=1, max_size=6),
+    cut=st.integers(0, 3),
+)  # fmt: skip
+def test_the_share_of_unspaced_characters_is_counted_where_it_is_more_than_a_half(texts: list[str], cut: int) -> None:
+    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
+    column = pa.array([*texts, None, "你" * 3 + "\u3000abc", "你好" * 50_000 + "x" * 99_999])
+    wanted = [*map(share_of, texts), 0.0, 0.0, 100_000 / 199_999]
+    for shown in (column, column.cast(pa.large_string())):
+        assert minhash.unspaced(shown.slice(min(cut, len(texts)))).tolist() == wanted[min(cut, len(texts)) :]
+
+
+def test_words_are_beside_the_point_where_texts_that_share_none_of_them_reach_the_threshold() -> None:
+    for threshold in (0.5, 0.7, 0.9):
+        u = minhash.without_words(threshold)
+        assert u / (u + 2 * (1 - u)) == pytest.approx(threshold)
+    assert minhash.without_words(0.1) == 0.5
 
 
 # ------------------------------------------------------------------ Arrow

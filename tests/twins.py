@@ -161,10 +161,10 @@ UNSPACED = re.compile(
 
 
 def white_space_tokens(text: str, unit: str) -> list[str]:
-    """What MinHash calls a token: auto sets spaces around the characters of UNSPACED and splits."""
+    """What MinHash calls a token: scripts sets spaces around the characters of UNSPACED and splits."""
     if unit == "char":
         return [char for char in text.lower() if not char.isspace()]
-    return (UNSPACED.sub(r" \g<0> ", text.lower()) if unit == "auto" else text.lower()).split()
+    return (UNSPACED.sub(r" \g<0> ", text.lower()) if unit == "scripts" else text.lower()).split()
 
 
 def shingles(text: str, n: int, unit: str) -> list[tuple[str, ...]]:

@@ -116,6 +116,20 @@ def test_what_is_near_to_a_published_document_is_dropped_with_its_true_index(tmp
     assert any(0.3 < index < threshold for index, _ in truth.values())
 
 
+def test_what_has_no_words_is_held_against_by_its_characters(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    text = "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(300))
+    other = "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(300))
+    old = publish(tmp_path, {"o1": text, "o2": " ".join(words(3))}, name="old")
+    new = publish(
+        tmp_path, {"n1": text[:150] + "改" + text[151:], "n2": text[:150] + "\n" + text[150:], "n3": other, "n4": " ".join(edited(words(3), 2))},
+        stages=[{"minhash": {"against": [str(old)]}}], name="new",
+    )  # fmt: skip
+    found = said(new)
+    assert [found[id]["minhash_against"] for id in sorted(found)] == ["o1", "o1", None, "o2"]
+    assert [found[id]["minhash_jaccard"] for id in ("n1", "n2")] == [291 / 301, 1.0]
+
+
 def test_what_is_near_only_to_a_dropped_one_stays_and_the_rest_is_deduplicated_among_itself(tmp_path: Path) -> None:
     base = words(1)
     near, nearer = edited(base, 4, seed=1), edited(edited(base, 4, seed=1), 5, seed=2)

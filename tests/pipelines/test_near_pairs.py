@@ -172,6 +172,46 @@ def test_short_empty_and_unspaced_documents(tmp_path: Path) -> None:
     assert all(row["minhash_reason"] == "near-duplicate of another document" for row in said if not row["minhash_keep"])
 
 
+def chinese(seed: int, count: int = 400) -> list[str]:
+    draw = random.Random(seed)
+    return [chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(count)]
+
+
+def test_a_pair_is_near_by_words_or_where_there_are_none_by_characters(tmp_path: Path) -> None:
+    """A line of Chinese is one word, so each edit breaks a line; half-Chinese texts go by their words."""
+    line = chinese(1)
+    lines = ["".join(line[i : i + 40]) for i in range(0, 400, 40)]
+    edited = [f"{text[:20]}改{text[21:]}" if i % 2 else text for i, text in enumerate(lines)]
+    mixed = [f"{text[:6]} some words here {i} and {i * 7} there" for i, text in enumerate(lines)]
+    mixed_edited = [text.replace("some", "other") if i % 2 else text for i, text in enumerate(mixed)]
+    texts = ["\n".join(lines), "\n".join(edited), "".join(lines), " ".join(mixed), " ".join(mixed_edited), "".join(chinese(2))]
+    said = make(texts, tmp_path / "auto")
+    assert [row["minhash_cluster"] for row in said] == ["i00000", "i00000", "i00000", None, None, None]
+    runs = [{tuple(t[i : i + 5]) for i in range(len(t) - 4)} for t in ("".join(lines), "".join(edited))]
+    assert said[1]["minhash_jaccard"] == len(runs[0] & runs[1]) / len(runs[0] | runs[1]) >= 0.8
+    assert said[2]["minhash_jaccard"] == 1.0
+    assert [row["minhash_cluster"] for row in make(texts, tmp_path / "word", unit="word")] == [None] * 6
+    assert [row["minhash_cluster"] for row in make(texts[:2], tmp_path / "char", unit="char")] == ["i00000"] * 2
+
+
+@pytest.mark.parametrize("share", [0.8, 0.81, 0.82, 0.83, 0.84])
+def test_texts_on_either_side_of_where_characters_count_still_meet_by_their_words(tmp_path: Path, share: float) -> None:
+    draw = random.Random(7)
+    words = [f"w{draw.randrange(10**4):04d}" if i % 2 else "".join(chinese(i, round(10 * share / (1 - share)))[:23]) for i in range(120)]
+    heavy = [*words[:119], "".join(chinese(9, 300))]
+    said = make([" ".join(words), " ".join(heavy)], tmp_path)
+    assert [row["minhash_cluster"] for row in said] == ["i00000"] * 2
+    assert said[1]["minhash_jaccard"] >= brute([" ".join(words), " ".join(heavy)])[0, 1] > 0.9
+
+
+def test_words_of_one_text_are_not_the_characters_of_another(tmp_path: Path) -> None:
+    line = chinese(4, 200)
+    said = make(["".join(line), " ".join(line), "".join(line) + "。"], tmp_path, unit="auto")
+    assert [row["minhash_cluster"] for row in said] == ["i00000"] * 3  # all three are unspaced: by characters
+    word = ["latin" + str(i) for i in range(200)]
+    assert [row["minhash_cluster"] for row in make([" ".join(word), "".join(word)], tmp_path / "latin")] == [None, None]
+
+
 # ------------------------------------------------------------------ which one stays
 
 
