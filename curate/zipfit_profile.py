@@ -58,7 +58,7 @@ class Guide:
         """For each text and size of gram, the targets of each group that have its grams, added up: int64[n, 2, GROUPS]."""
         if self._met + len(text) >= 1 << 32:  # the tables remember the last text that met a gram by a 32-bit number
             self._met = 0
-            self.four[:, 4:8] = self.eight[:, 4:8] = 0
+            self.four[0][:, 4:8] = self.eight[0][:, 4:8] = 0
         sums = np.empty((len(text), 2, GROUPS), np.int64)
         _native.zipfit_grams_count(text, self.four, self.eight, self._met, sums)
         self._met += len(text)
@@ -74,15 +74,16 @@ class Guide:
         return out
 
 
-def _table(texts: pa.Array, group: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint32]:
-    """A table of the targets' grams, as small as it may be, on a border of 64 bytes; uint32[buckets, 16]."""
+def _table(texts: pa.Array, group: npt.NDArray[np.uint8], size: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
+    """A table of the targets' grams, as small as it may be, on a border of 64 bytes, uint32[buckets, 16]; its marks, uint16[buckets]."""
     buckets = 1 << 8
     while True:
         room = np.zeros(16 * buckets + 16, np.uint32)
         start = -room.ctypes.data % 64 // 4
         table = room[start : start + 16 * buckets].reshape(buckets, 16)
-        if _native.zipfit_grams_enter(texts, group, size, table):
-            return table
+        marks = np.zeros(buckets, np.uint16)
+        if _native.zipfit_grams_enter(texts, group, size, table, marks):
+            return table, marks
         buckets *= 2
 
 

@@ -858,7 +858,7 @@ done:
     return result;
 }
 
-static int zipfit_grams_hold(held_arrays *arrays, PyObject *source, zipfit_grams *grams) {
+static int zipfit_grams_hold(held_arrays *arrays, PyObject *source, PyObject *marks_source, zipfit_grams *grams) {
     Py_buffer *view = array_hold(arrays, source, 1, (int64_t)sizeof(zipfit_bucket), 1, "grams");
     if (!view) return -1;
     int64_t n = view->len / (Py_ssize_t)sizeof(zipfit_bucket);
@@ -866,24 +866,26 @@ static int zipfit_grams_hold(held_arrays *arrays, PyObject *source, zipfit_grams
         PyErr_Format(PyExc_ValueError, "expected a power of two of buckets in 'grams', at most 2^32, got %lld", (long long)n);
         return -1;
     }
-    *grams = (zipfit_grams){view->buf, (uint32_t)(n - 1)};
+    Py_buffer *marks = array_hold(arrays, marks_source, 1, 2, n, "marks");
+    if (!marks) return -1;
+    *grams = (zipfit_grams){view->buf, (uint32_t)(n - 1), marks->buf};
     return 0;
 }
 
 static PyObject *py_zipfit_grams_enter(PyObject *Py_UNUSED(module), PyObject *args) {
-    PyObject *source, *group_source, *grams_source, *result = NULL;
+    PyObject *source, *group_source, *grams_source, *marks_source, *result = NULL;
     int size, fits = 0;
     zipfit_grams grams;
     held_text held = {0};
     held_arrays arrays = {.n = 0};
-    if (!PyArg_ParseTuple(args, "OOiO", &source, &group_source, &size, &grams_source)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOiOO", &source, &group_source, &size, &grams_source, &marks_source)) return NULL;
     if (size != 4 && size != 8) {
         PyErr_Format(PyExc_ValueError, "expected grams of 4 or 8 bytes, got %d", size);
         return NULL;
     }
     if (text_hold(source, &held) < 0 || !targets_are_whole(&held.text)) goto done;
     Py_buffer *group = array_hold(&arrays, group_source, 0, 1, held.text.length, "group");
-    if (!group || zipfit_grams_hold(&arrays, grams_source, &grams) < 0) goto done;
+    if (!group || zipfit_grams_hold(&arrays, grams_source, marks_source, &grams) < 0) goto done;
     for (int64_t j = 0; j < held.text.length; j++) {
         if (((const uint8_t *)group->buf)[j] < ZIPFIT_GROUPS) continue;
         PyErr_Format(PyExc_ValueError, "expected groups below %d, got another at row %lld", ZIPFIT_GROUPS, (long long)j);
@@ -900,14 +902,16 @@ done:
 }
 
 static PyObject *py_zipfit_grams_count(PyObject *Py_UNUSED(module), PyObject *args) {
-    PyObject *source, *four_source, *eight_source, *sums_source, *result = NULL;
+    PyObject *source, *four_source, *eight_source, *four_marks, *eight_marks, *sums_source, *result = NULL;
     unsigned int met;
     zipfit_grams four, eight;
     held_text held = {0};
     held_arrays arrays = {.n = 0};
-    if (!PyArg_ParseTuple(args, "OOOIO", &source, &four_source, &eight_source, &met, &sums_source)) return NULL;
+    if (!PyArg_ParseTuple(args, "O(OO)(OO)IO", &source, &four_source, &four_marks, &eight_source, &eight_marks, &met, &sums_source)) return NULL;
     if (text_hold(source, &held) < 0) goto done;
-    if (zipfit_grams_hold(&arrays, four_source, &four) < 0 || zipfit_grams_hold(&arrays, eight_source, &eight) < 0) goto done;
+    if (zipfit_grams_hold(&arrays, four_source, four_marks, &four) < 0 ||
+        zipfit_grams_hold(&arrays, eight_source, eight_marks, &eight) < 0)
+        goto done;
     Py_buffer *sums = array_hold(&arrays, sums_source, 1, 8, held.text.length * 2 * ZIPFIT_GROUPS, "sums");
     if (!sums) goto done;
     Py_BEGIN_ALLOW_THREADS
@@ -948,9 +952,9 @@ static PyMethodDef zipfit_methods[] = {
     {"zipfit_profile", py_zipfit_profile, METH_VARARGS,
      "zipfit_profile(text, level, simd, own, counts): bytes of raw DEFLATE of each row, and its symbols."},
     {"zipfit_grams_enter", py_zipfit_grams_enter, METH_VARARGS,
-     "zipfit_grams_enter(targets, group, size, grams): enter grams; False where the table is too small."},
+     "zipfit_grams_enter(targets, group, size, grams, marks): enter grams; False where the table is too small."},
     {"zipfit_grams_count", py_zipfit_grams_count, METH_VARARGS,
-     "zipfit_grams_count(text, four, eight, met, sums): per row, size and group, the targets that have its grams."},
+     "zipfit_grams_count(text, (four, marks), (eight, marks), met, sums): per row, size and group, the targets that have its grams."},
     {"zipfit_shared", py_zipfit_shared, METH_VARARGS,
      "zipfit_shared(counts, gains, mean, out): per row, the gain of its symbols."},
     {NULL, NULL, 0, NULL},

@@ -31,6 +31,9 @@ static inline place place_of_8(const uint8_t *p, const zipfit_grams *grams) {
     return (place){(uint32_t)(word >> 32) & grams->mask, tag + !tag};
 }
 
+/* The bit of a gram's mark: of the bits of its tag that choose no bucket. */
+static inline unsigned mark_of(place p) { return 1u << (p.tag & 15); }
+
 /* Which of a bucket's four grams has the tag; any where none has. */
 static inline int slot_of(const zipfit_bucket *bucket, uint32_t tag) {
     return (bucket->tag[1] == tag) + 2 * (bucket->tag[2] == tag) + 3 * (bucket->tag[3] == tag);
@@ -55,6 +58,7 @@ int zipfit_grams_enter(const curate_text *targets, const uint8_t *group, int siz
             place p = size == 8 ? place_of_8(bytes + at, grams) : place_of_4(bytes + at, grams);
             zipfit_bucket *bucket = find(grams, p);
             int i = slot_of(bucket, p.tag);
+            grams->marks[p.bucket] |= (uint16_t)mark_of(p);
             if (bucket->tag[i] != p.tag) {
                 if (++used > most) return 0;
                 for (i = 0; bucket->tag[i];) i++;
@@ -89,7 +93,7 @@ static void count_grams(const uint8_t *bytes, int64_t length, const zipfit_grams
     uint8_t is_there[STRIDE + 4] = {0}; /* of the places from - 4 .. */
     place places[STRIDE];
     for (int64_t from = 0; from + 4 <= length; from += STRIDE) {
-        int n = length - 3 - from < STRIDE ? (int)(length - 3 - from) : STRIDE, n_eight = 0;
+        int n = length - 3 - from < STRIDE ? (int)(length - 3 - from) : STRIDE, n_eight = 0, n_marked = 0;
         uint32_t few[2][ZIPFIT_GROUPS] = {{0}};
         for (int i = 0; i < n; i++) {
             places[i] = place_of_4(bytes + from + i, four);
@@ -98,10 +102,15 @@ static void count_grams(const uint8_t *bytes, int64_t length, const zipfit_grams
         for (int i = 0; i < n; i++) is_there[i + 4] = (uint8_t)meet(four, places[i], stamp, few[0]);
         for (int i = from ? 0 : 4; i < n; i++) {
             places[n_eight] = place_of_8(bytes + from + i - 4, eight);
-            __builtin_prefetch(eight->buckets + places[n_eight].bucket);
+            __builtin_prefetch(eight->marks + places[n_eight].bucket);
             n_eight += is_there[i] & is_there[i + 4];
         }
-        for (int i = 0; i < n_eight; i++) meet(eight, places[i], stamp, few[1]);
+        for (int i = 0; i < n_eight; i++) {
+            place p = places[n_marked] = places[i];
+            n_marked += (eight->marks[p.bucket] & mark_of(p)) != 0;
+        }
+        for (int i = 0; i < n_marked; i++) __builtin_prefetch(eight->buckets + places[i].bucket);
+        for (int i = 0; i < n_marked; i++) meet(eight, places[i], stamp, few[1]);
         memcpy(is_there, is_there + STRIDE, 4);
         add_up(sums, few[0]);
         add_up(sums + ZIPFIT_GROUPS, few[1]);

@@ -82,7 +82,7 @@ def by_brute_force(text: bytes, targets: Sequence[bytes], group: Sequence[int], 
     return sums
 
 
-def table(targets: pa.Array, group: Sequence[int], size: int) -> np.ndarray:
+def table(targets: pa.Array, group: Sequence[int], size: int) -> tuple[np.ndarray, np.ndarray]:
     return zipfit_profile._table(targets, np.array(group, np.uint8), size)
 
 
@@ -123,14 +123,14 @@ def test_grams_of_any_texts_are_those_of_sets(found: list[str], targets: list[st
 def test_a_table_grows_and_keeps_every_gram() -> None:
     targets = texts(300, 4, "abcdefghijklmnopqrstuvwxyz", 400)
     found = texts(20, 4, "abcdefghijklmnopqrstuvwxyz", 400) + targets[:5]
-    assert len(table(column(targets), [0] * 300, 8)) > 1 << 8
+    assert len(table(column(targets), [0] * 300, 8)[0]) > 1 << 8
     raw = [t.encode() for t in targets]
     assert counted(found, targets, [0] * 300) == [[by_brute_force(t.encode(), raw, [0] * 300, s) for s in (4, 8)] for t in found]
 
 
 def test_a_table_that_is_too_small_is_said() -> None:
     small = np.zeros((1, 16), np.uint32)
-    assert not _native.zipfit_grams_enter(column(["abcdefgh"]), np.zeros(1, np.uint8), 4, small)
+    assert not _native.zipfit_grams_enter(column(["abcdefgh"]), np.zeros(1, np.uint8), 4, small, np.zeros(1, np.uint16))
 
 
 def test_the_numbers_of_texts_may_run_out() -> None:
@@ -148,7 +148,7 @@ def test_the_numbers_of_texts_may_run_out() -> None:
 )
 def test_the_kernel_refuses_what_it_cannot_hold(size: int, group: int, rows: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        _native.zipfit_grams_enter(column(["abcd"]), np.array([group], np.uint8), size, np.zeros((rows, 16), np.uint32))
+        _native.zipfit_grams_enter(column(["abcd"]), np.array([group], np.uint8), size, np.zeros((rows, 16), np.uint32), np.zeros(rows, np.uint16))
 
 
 # ------------------------------------------------------------------ what a guide makes of a document
