@@ -19,7 +19,7 @@ TEXTS = st.lists(st.lists(KNOWN, max_size=30).map("".join), max_size=6)
 
 
 def grams(text: str, ngram: int) -> set[tuple[str, ...]]:
-    return set(twins.ngrams(twins.white_space_tokens(text, "auto"), ngram))
+    return set(twins.ngrams(twins.white_space_tokens(text, "scripts"), ngram))
 
 
 @settings(max_examples=60, deadline=None)
