@@ -43,21 +43,24 @@ def load_recipe(
 def run(
     recipe: Recipe | Mapping[str, Any] | str | Path, *, run: Path | str | None = None, store: Path | str | None = None,
     workers: int | None = None, overrides: Sequence[str] = (), listener: Listener | None = None, publish: bool = True,
-    verify_input: bool = False, wait: float = 0.0, join: bool = False,
+    verify_input: bool = False, wait: float = 0.0, join: bool = False, task_timeout: float | None = None,
 ) -> Result:  # fmt: skip
     """Carry out a recipe and publish what it chose; the same call again does only what is missing.
 
     `run` is the run folder (by default runs/<recipe's name>), `overrides` are `a.b=value` words. Raises ConfigError,
     DataError, StageError or RunHeldError; nothing is half-written under a final name. `wait`: for how many seconds another
     process may hold the folder before that is an error. `join`: share the run with all who call this with `join`.
+    `task_timeout`: seconds after which a worker that is still at one task is taken to hang.
     """
+    if task_timeout is not None and task_timeout <= 0:
+        raise ConfigError(f"expected task_timeout in seconds, above 0, or None, got {task_timeout}")
     checked = load_recipe(recipe, overrides)
     folder = Path(run) if run is not None else Path("runs") / checked.name
 
     def make() -> Run:
         return Run(
             checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), publish=publish,
-            verify_input=verify_input, wait=wait,
+            verify_input=verify_input, wait=wait, task_timeout=task_timeout,
         )  # fmt: skip
 
     return Result(joining.execute(make, wait) if join else make().execute())

@@ -155,9 +155,13 @@ def _options(*chosen: str) -> Callable[[Any], Any]:
     metavar="FILE",
     help="Write what the run did as one JSON object, also where it failed.",
 )
+@click.option(
+    "--task-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+    help="End a worker that is at one task for longer; the task is tried once more (default: wait).",
+)
 @_options("wait", "json", "quiet")
 def run(recipe: str, run_folder: str | None, store: str | None, workers: int | None, overrides: tuple[str, ...], verify_input: bool,
-        join: bool, summary_json: str | None, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
+        join: bool, summary_json: str | None, task_timeout: float | None, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
     """Carry out RECIPE and publish what it chose. The same command again does only what is missing."""
     from curate import api, show
     from curate.summary import Writer
@@ -174,6 +178,7 @@ def run(recipe: str, run_folder: str | None, store: str | None, workers: int | N
             verify_input=verify_input,
             wait=wait,
             join=join,
+            task_timeout=task_timeout,
         )
         if told is not None:
             told.result = result

@@ -20,7 +20,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, BinaryIO
 
-from curate.errors import InternalError, OutOfMemoryError, told
+from curate.errors import InternalError, OutOfMemoryError, StageError, told
 
 _LENGTH = struct.Struct("<Q")
 
@@ -68,6 +68,7 @@ def _added_paths() -> list[str]:
 class _Worker:
     def __init__(self, number: int) -> None:
         self.number = number
+        self.overran = False  # it was ended because its task took too long
         environment = dict(os.environ)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "ARROW_IO_THREADS"):
             environment.setdefault(name, "1")  # one thread per process: the processes are the parallelism
@@ -82,11 +83,30 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def call(self, function: str, task: Any) -> tuple[str, Any, int]:
+    def call(self, function: str, task: Any, limit: float | None = None) -> tuple[str, Any, int]:
+        """What the task comes to; where that takes more than `limit` seconds, the worker is killed, and EOFError."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        send(self.process.stdin, (function, task))  # type: ignore[arg-type]
-        return receive(self.process.stdout)  # type: ignore[arg-type, no-any-return]
+        first = threading.Lock()  # the answer or the end of the time, whichever comes first, takes it
+
+        def end() -> None:
+            if first.acquire(blocking=False):
+                self.overran = True
+                self.process.kill()
+
+        timer = None if limit is None else threading.Timer(limit, end)
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        try:
+            send(self.process.stdin, (function, task))  # type: ignore[arg-type]
+            answer = receive(self.process.stdout)  # type: ignore[arg-type]
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not first.acquire(blocking=False):
+            raise EOFError
+        return answer  # type: ignore[no-any-return]
 
     def stop(self, patience: float = 0.0) -> int:
         """End the process; return its exit code, or minus the signal that it died of, within `patience` seconds by itself."""
@@ -113,10 +133,14 @@ def described(task: Any) -> str:
 
 
 class LocalEngine:
-    """Runs tasks on this machine, in `workers` processes; with one worker, in this process."""
+    """Runs tasks on this machine, in `workers` processes; with one worker, in this process.
 
-    def __init__(self, workers: int) -> None:
+    `task_timeout`: seconds after which a task's worker is killed. All tasks then run in processes, which can be.
+    """
+
+    def __init__(self, workers: int, task_timeout: float | None = None) -> None:
         self.workers = workers
+        self.task_timeout = task_timeout
         self._idle: list[_Worker] = []
         self._alive: set[_Worker] = set()
         self._lock = threading.Lock()
@@ -125,7 +149,7 @@ class LocalEngine:
 
     def warm(self, tasks: int) -> None:
         """Start the processes that `tasks` tasks will need, so that they import while the caller plans."""
-        if self.workers > 1:
+        if self.workers > 1 or self.task_timeout is not None:
             while len(self._idle) < min(self.workers, tasks):
                 self._idle.append(self._start(len(self._idle)))
 
@@ -133,10 +157,10 @@ class LocalEngine:
         """Call `function` (`module:name`) on every task; results in the order of the tasks.
 
         `done` hears of each result as it comes, in the caller's thread. The first error stops the rest and is raised.
-        A worker that dies, or runs out of memory, is replaced once per task; a task that ends two workers is reported
-        by its description.
+        A worker that dies, runs out of memory or takes too long is replaced once per task; a task that ends two workers
+        is reported by its description.
         """
-        if self.workers <= 1 or len(tasks) <= 1:
+        if (self.workers <= 1 or len(tasks) <= 1) and self.task_timeout is None:
             results = []
             call = resolve(function)
             for task in tasks:
@@ -202,11 +226,11 @@ class LocalEngine:
                 break
             for attempt in (1, 2):
                 try:
-                    status, value, peak = worker.call(function, tasks[index])
+                    status, value, peak = worker.call(function, tasks[index], self.task_timeout)
                 except (EOFError, OSError):
                     code = self._end(worker, patience=5.0)
                     if attempt == 2:
-                        finished.put((index, "error", InternalError(f"{described(tasks[index])} killed its worker twice ({code}); {TWICE}")))
+                        finished.put((index, "error", self._twice(tasks[index], worker, code)))
                         return
                 except Exception as error:
                     self._end(worker)
@@ -229,6 +253,16 @@ class LocalEngine:
             self._end(worker)
         else:
             self._idle.append(worker)
+
+    def _twice(self, task: Any, worker: _Worker, code: str) -> StageError | InternalError:
+        """The error for a task that two workers did not come through; `worker` was the second."""
+        if worker.overran:
+            return StageError(
+                f"{described(task)}: two workers were ended, the last after {self.task_timeout:g} s at it, the limit of --task-timeout; "
+                "its file may lie on a disk that does not answer, or hold a text that a stage takes very long for: "
+                "leave the file out, or allow more seconds, and run the same command again: what is done is kept"
+            )
+        return InternalError(f"{described(task)} killed its worker twice ({code}); {TWICE}")
 
     def _start(self, number: int) -> _Worker:
         worker = _Worker(number)

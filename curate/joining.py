@@ -349,7 +349,7 @@ def _follow(run: Run, me: Holder) -> Outcome:
         stack.callback(_left, run.scratch)
         try:
             stack.enter_context(crew.taking_part())
-            run.engine = stack.enter_context(LocalEngine(run.workers))
+            run.engine = stack.enter_context(LocalEngine(run.workers, run.task_timeout))
             run.written = stack.enter_context(noting())
             while not crew.begun():
                 if crew.leads():

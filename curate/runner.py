@@ -87,12 +87,13 @@ class Run:
     def __init__(
         self, recipe: Recipe, folder: Path, *, store: Path | None = None, workers: int | None = None, events: Events | None = None,
         publish: bool = True, verify_input: bool = False, wait: float = 0.0, taking: takedown.Listed | None = None,
-        walk: bool = False,
+        walk: bool = False, task_timeout: float | None = None,
     ) -> None:  # fmt: skip
         self.recipe = recipe
         self.folder = folder.resolve()
         self.store = (store or self.folder / "store").resolve()
         self.workers = workers or available_cpus()
+        self.task_timeout = task_timeout  # seconds; a worker that needs longer for one task hangs
         self.events = events or Events()
         self.publish = publish
         self.verify_input = verify_input
@@ -132,7 +133,7 @@ class Run:
 
     def carry_out(self) -> Outcome:
         """All of it, with the lease in hand."""
-        with self.leading(self.lease), LocalEngine(self.workers) as self.engine, noting() as self.written:
+        with self.leading(self.lease), LocalEngine(self.workers, self.task_timeout) as self.engine, noting() as self.written:
             return self.work()
 
     @contextmanager

@@ -46,6 +46,11 @@ def work(task: Task) -> Any:
     if task.what == "die once" and not (task.folder / f"died-{n}").exists():
         (task.folder / f"died-{n}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if task.what == "hang once" and not (task.folder / f"hung-{n}").exists():
+        (task.folder / f"hung-{n}").touch()
+        signal.pause()
+    if task.what == "hang":
+        signal.pause()
     if task.what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if task.what == "leave":

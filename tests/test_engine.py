@@ -91,6 +91,21 @@ def test_a_worker_that_leaves_by_itself_is_told_by_its_exit_code(tmp_path: Path)
         engine.map("engine_tasks:work", tasks(tmp_path, "leave", "square"))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_task_that_takes_too_long_is_tried_once_more_in_a_fresh_worker(tmp_path: Path, workers: int) -> None:
+    with LocalEngine(workers, task_timeout=4) as engine:
+        assert engine.map("engine_tasks:work", tasks(tmp_path, "hang once")) == [0]
+        assert engine.map("engine_tasks:work", tasks(tmp_path, "square", "square", "square")) == [0, 1, 4]
+    assert (tmp_path / "hung-0").exists()
+
+
+def test_a_task_that_takes_too_long_twice_is_named_and_the_engine_goes_on(tmp_path: Path) -> None:
+    with LocalEngine(2, task_timeout=3) as engine:
+        with pytest.raises(StageError, match=r"^task 1: two workers were ended, the last after 3 s at it, the limit of --task-timeout"):
+            engine.map("engine_tasks:work", tasks(tmp_path, "square", "hang", "square"))
+        assert engine.map("engine_tasks:work", tasks(tmp_path, "square", "square")) == [0, 1]
+
+
 @pytest.mark.parametrize("what", ["answer with a lambda", "answer what cannot be read"])
 def test_an_answer_that_cannot_travel_is_an_error_and_no_hang(tmp_path: Path, what: str) -> None:
     with LocalEngine(2) as engine, pytest.raises((InternalError, StageError)):

@@ -109,6 +109,27 @@ def test_a_part_that_kills_its_worker_twice_is_named(bench: Path) -> None:
     check_final_names(bench / "rough")
 
 
+def test_a_worker_that_hangs_once_is_ended_and_does_not_show(bench: Path) -> None:
+    recipe = trapped(bench, "apply", "hang")
+    expected = undisturbed(bench, recipe)
+    done = call("run", recipe, "--run", bench / "rough", "--workers", 2, "-q", "--task-timeout", 15)
+    assert done.returncode == 0, done.stderr
+    assert (bench / "sprung").exists()
+    assert lasting(bench / "rough") == expected
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_part_that_hangs_two_workers_is_named(bench: Path, workers: int) -> None:
+    recipe = trapped(bench, "apply", "always hang")
+    done = call("run", recipe, "--run", bench / "rough", "--workers", workers, "--task-timeout", 5)
+    assert done.returncode == 1, done.stderr
+    assert "the limit of --task-timeout" in done.stderr
+    assert str(bench / "pool") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (bench / "rough" / "mixture").exists()
+    check_final_names(bench / "rough")
+
+
 @pytest.mark.parametrize("verb", ["apply", "finish"])
 def test_ctrl_c_ends_the_run_with_130_and_the_same_command_completes_it(bench: Path, verb: str) -> None:
     recipe = trapped(bench, verb, "interrupt")

@@ -21,10 +21,10 @@ from curate.stage import BYTES, TEXT, Context
 
 
 class TrapParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`whom` it ends; always: this process, every time."""
+    """`whom` it ends; always: this process, every time; hang: nobody, it stands still, once or every time."""
 
     verb: Literal["fit", "merge", "close", "apply", "judge", "finish"]
-    whom: Literal["group", "worker", "parent", "interrupt", "always", "nobody, it raises"] = "group"
+    whom: Literal["group", "worker", "parent", "interrupt", "always", "nobody, it raises", "hang", "always hang"] = "group"
 
 
 class Trap:
@@ -40,11 +40,13 @@ class Trap:
 
     def spring(self, verb: str) -> None:
         whom = self.params.whom
-        if verb != self.params.verb or (self.marker.exists() and whom != "always"):
+        if verb != self.params.verb or (self.marker.exists() and not whom.startswith("always")):
             return
         if whom == "nobody, it raises":
             raise ZeroDivisionError("the stage's own fault")
         self.marker.touch()
+        while whom.endswith("hang"):
+            signal.pause()
         if whom == "group":
             os.killpg(0, signal.SIGKILL)
         elif whom == "interrupt":
