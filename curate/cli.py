@@ -327,6 +327,26 @@ def compare(recipe: str, judge: str, run_folder: str | None, store: str | None, 
 
 
 @cli.command()
+@click.argument("data", metavar="DATA", nargs=-1, required=True)
+@click.option("-o", "--out", metavar="DIR", help="The folder to make (of a run, default: RUN/tokens/<key>).")
+@click.option("--tokenizer", metavar="PATH", help="A Hugging Face folder or a tokenizer.json (default: one is trained on DATA).")
+@_options("text")
+@click.option("--view", type=click.Choice(["all", "user", "assistant", "last_turn"]), default="all", show_default=True, help="What of instruction data is read.")
+@_options("id", "source", "set", "workers", "wait", "json", "quiet")
+def tokenize(data: tuple[str, ...], out: str | None, tokenizer: str | None, text: str, view: str, id_column: str | None, source: str | None,
+             overrides: tuple[str, ...], workers: int | None, wait: float, json_log: bool, quiet: bool) -> None:  # fmt: skip
+    """Turn DATA, a run, a publication or files, into packed token shards that `curate train` reads."""
+    from curate import show
+    from curate.pipelines.tokenize import spec_of
+    from curate.pipelines.tokenize import tokenize as tokenized
+
+    with show.listener(json_log, quiet) as listen:
+        found = tokenized(data, out, spec_of(overrides, tokenizer), text=text, view=view, id=id_column, source=source, workers=workers, listener=listen, wait=wait)
+    if not quiet:
+        click.echo(show.tokens(found))
+
+
+@cli.command()
 @click.argument("what", metavar="RECIPE|RUN|DATA")
 @click.option("-o", "--out", metavar="DIR", help="The training's folder (default: models/<DATA's name>; of a run, its models/<key>).")
 @_options("run", "store", "workers", "set")

@@ -27,6 +27,7 @@ BUILT_IN = (
     "curate.scorers.embed",
     "curate.scorers.guide_similarity",
     "curate.scorers.gzip_knn",
+    "curate.scorers.token_count",
     "curate.scorers.zipfit",
     "curate.scorers.zipfit_fast",
     "curate.pipelines.cover",

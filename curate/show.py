@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from curate.funnel import Example
     from curate.outcome import Outcome
     from curate.pipelines.compare import Comparison
+    from curate.pipelines.tokenize import Tokenized
     from curate.prune import Pruned
     from curate.removal import Taken
     from curate.training import Trained
@@ -225,6 +226,20 @@ def training(found: Trained) -> str:
         ("model", str(found.model)),
     ]
     return "\n".join(f"{name:<26} {value}" for name, value in rows if value is not None)
+
+
+def tokens(found: Tokenized) -> str:
+    """Where the shards are, how full they are, and the tokens to a byte of each source."""
+    told = found.manifest
+    counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in told.counts.items() if n)
+    lines = [
+        f"{told.sequences:,} sequences of {told.sequence_length:,}: {told.tokens:,} tokens, {told.efficiency:.2%} of all places; {told.learned:,} to be learned",
+        f"documents: {counts or 'none'}",
+    ]
+    for source in told.sources:
+        rate = f"{source.tokens / source.bytes:.4f}" if source.bytes else "-"
+        lines.append(f"{source.source or '(no source)'}: {source.documents:,} documents, {source.tokens:,} tokens, {rate} tokens/byte")
+    return "\n".join([*lines, f"{found.folder}{'' if found.new else ' (was there)'}"])
 
 
 def comparison(found: Comparison) -> str:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import documents
+from curate import documents, shards
 from curate.corpus import CorpusSpec, open_corpus, read_part
 from curate.errors import CurateError, DataError
 from curate.stage import IDENTITY, TEXT
@@ -155,13 +155,25 @@ def told_of(wide: Path, what: Listed, own: tuple[str | None, ...]) -> int:
     return count
 
 
-# What a run makes that holds text of documents is its publications; docs holds the user's other columns. Whoever adds
-# another kind (token shards) adds it to `remains`, which proves a takedown, and to `sweep`, which removes.
+# What a run makes that holds text of documents is its publications and token shards; docs holds the user's other columns.
+# Whoever adds another kind adds it to `remains`, which proves a takedown, and to `sweep`, which removes.
+
+
+def tokenized(folder: Path) -> list[Path]:
+    """Every folder of token shards in a run folder; what a killed tokenization left there (its name begins with a dot) is one too."""
+    root = folder / "tokens"
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def held_in_tokens(path: Path, what: Listed) -> int:
+    """How many documents of a folder of token shards are taken down, by identity: the list has those of equal text too."""
+    return 1 if path.name.startswith(".") else shards.held_identities(path, what.table["identity"].combine_chunks())
 
 
 def remains(folder: Path, what: Listed, own: tuple[str | None, ...]) -> dict[str, int]:
     """Where in a run folder documents that were taken down still stand, and how many: {} is the proof of a takedown."""
     found = {f"mixtures/{path.name}": held(path, what) for path in publications(folder)}
+    found |= {f"tokens/{path.name}": held_in_tokens(path, what) for path in tokenized(folder)}
     if (folder / "docs").exists():
         found["docs"] = told_of(folder / "docs", what, own)
     return {place: count for place, count in found.items() if count}
@@ -193,10 +205,25 @@ def sweep(run: Run, current: Path) -> None:
         path.rename(gone)  # one who lost the lease finds no staging folder, and removes nothing of its successor's
         shutil.rmtree(gone, ignore_errors=True)
         run.events.emit("note", text=f"removed the publication {path.name}: {count} of its documents were taken down")
+    _sweep_tokens(run, what)
     clean.add(current.name)
     there = sorted(clean & {path.name for path in publications(run.folder)})
     record: dict[str, Any] = {"list": what.key, "clean": there}
     write_bytes(run.folder / CLEAN, msgspec.json.encode(record), run.staging)
+
+
+def _sweep_tokens(run: Run, what: Listed) -> None:
+    """Remove the token shards that hold what was taken down."""
+    for path in tokenized(run.folder):
+        try:
+            count = held_in_tokens(path, what)
+        except (CurateError, pa.ArrowException, OSError):
+            count = 1  # it cannot be read, so it may hold some; it can be made again
+        if count:
+            gone = run.staging / f"old-tokens-{path.name.lstrip('.')}"
+            path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+            run.events.emit("note", text=f"removed the token shards {path.name}: they hold documents that were taken down, or cannot be read")
 
 
 def _known_clean(folder: Path, what: Listed) -> set[str]:

@@ -81,7 +81,7 @@ def _settings(spec: StageSpec) -> dict[str, Any]:
             return {k: plain(v, k) for k, v in value.items()}
         if isinstance(value, list):
             return [plain(v, key) for v in value]
-        return PurePath(value).name if key in ("file", "files", "path", "paths", "against") and isinstance(value, str) else value
+        return PurePath(value).name if key in ("file", "files", "path", "paths", "against", "tokenizer") and isinstance(value, str) else value
 
     return cast(dict[str, Any], plain(msgspec.to_builtins(spec.params)))
 

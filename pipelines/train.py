@@ -18,13 +18,14 @@ import msgspec
 import pyarrow.parquet as pq
 import yaml
 
-from curate import api
+from curate import api, takedown
 from curate import recipe as recipes
 from curate.catalog import OpenRun, rebuild
 from curate.errors import ConfigError
 from curate.events import Listener
 from curate.lease import held
 from curate.params import Problems, build
+from curate.shards import Shards, are_shards, read_manifest
 from curate.store import point
 from curate.tokentable import TokenTable
 from curate.trainspec import TrainSpec
@@ -54,7 +55,8 @@ def train(
 
         spec = spec_of(settings(overrides))
         folder = Path(out) if out is not None else Path("models") / path.resolve().stem
-        return training.train(TokenTable(path), spec, folder, seed=seed or 0, listener=listener, base=Path.cwd(), wait=wait)
+        data: Sequences = Shards(path, check=True) if are_shards(path) else TokenTable(path)
+        return training.train(data, spec, folder, seed=seed or 0, listener=listener, base=Path.cwd(), wait=wait)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("under torchrun, train on a run: `curate run RECIPE` first, then torchrun -m curate train RUN")
     recipe = recipes.load(path, overrides)
@@ -86,11 +88,17 @@ def _of_run(folder: Path, overrides: Sequence[str], out: Path | str | None, seed
 
 
 def of_mixture(run: Path) -> Sequences:
-    """The sequences of a run's mixture; ConfigError where it has none."""
+    """The sequences of a run's mixture: its token shards, or its own tokens; ConfigError where it has neither, or several."""
+    current = (run / "mixture").resolve().name
+    made = [path for path in takedown.tokenized(run) if are_shards(path) and read_manifest(path).made_of == current]
+    if len(made) == 1:
+        return Shards(made[0], check=True)
+    if made:
+        raise ConfigError(f"{run}: its mixture was tokenized {len(made)} times; name one to train on: curate train {made[0]}")
     files = sorted((run / "mixture" / "data").glob("*.parquet"))
     if not files or "input_ids" not in pq.read_schema(files[0]).names:
         raise ConfigError(
-            f"{run}: expected a mixture with tokens, a column input_ids, got {'text alone' if files else 'no Parquet'}; tokenize the pool first, "
+            f"{run}: expected a mixture with tokens, a column input_ids, got {'text alone' if files else 'no Parquet'}; curate tokenize {run} makes some, "
             "or publish with emit: {format: parquet}"
         )
     return TokenTable(run / "mixture" / "data")

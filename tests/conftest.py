@@ -6,8 +6,9 @@ import importlib.util
 
 #: Test files that need torch, transformers, peft and safetensors, the extra [train].
 NEED_TORCH = [
-    "test_adapters.py", "test_checkpoint.py", "test_distributed.py", "test_flops.py", "test_forgetting.py", "test_models.py", "test_prepared.py",
-    "test_training.py", "test_textmodel.py", "pipelines/test_train.py",
+    "test_adapters.py", "test_chatmask.py", "test_checkpoint.py", "test_distributed.py", "test_flops.py", "test_forgetting.py", "test_models.py",
+    "test_prepared.py", "test_textmodel.py", "test_tokenizing.py", "test_training.py", "pipelines/test_tokenize.py", "pipelines/test_train.py",
+    "scorers/test_token_count.py",
 ]  # fmt: skip
 MISSING = [name for name in ("torch", "transformers", "peft", "safetensors") if importlib.util.find_spec(name) is None]
 collect_ignore = NEED_TORCH if MISSING else []

@@ -31,6 +31,7 @@ from curate.conformance import check_stage
 from curate.corpus import TEXT, CorpusSpec, read_part
 from curate.guards import GuardsSpec
 from curate.recipe import CompareSpec, EmitSpec, TargetSpec
+from curate.tokenizing import TokenizeSpec
 from curate.trainspec import ForgettingSpec, TrainSpec
 
 ROOT = Path(__file__).parent.parent
@@ -353,9 +354,12 @@ def test_the_options_of_dsir_stand_on_its_own_page_with_their_defaults() -> None
     assert found == {field.encode_name: written(field) for field in msgspec.structs.fields(params)}
 
 
-@pytest.mark.parametrize(("heading", "struct"), [("## Settings", TrainSpec), ("## Forgetting", ForgettingSpec)])
-def test_the_settings_of_a_training_stand_on_its_page_with_their_defaults(heading: str, struct: type) -> None:
-    rows = table_under(DOCS / "train.md", heading)
+@pytest.mark.parametrize(
+    ("page", "heading", "struct"),
+    [("train.md", "## Settings", TrainSpec), ("train.md", "## Forgetting", ForgettingSpec), ("tokenize.md", "## Settings", TokenizeSpec)],
+)
+def test_the_settings_of_a_training_and_its_data_stand_on_their_pages_with_their_defaults(page: str, heading: str, struct: type) -> None:
+    rows = table_under(DOCS / page, heading)
     assert {key.strip("`"): row[0] for key, row in rows.items()} == {f.encode_name: written(f) for f in msgspec.structs.fields(struct)}
     for setting, hint in get_type_hints(struct).items():
         for word in words_in(hint):

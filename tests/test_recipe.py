@@ -78,7 +78,7 @@ stages:
   - length: {min_bytes: twenty, max_words: 3}
   - dsir: {hash: md5, buckets: 1.5}
   - dsir: {}
-  - select: {by: dsir, how: resample, budget: 2Mtokens}
+  - select: {by: dsir, how: resample, budget: 2Mtokns}
 emit: {format: csv}
 """,
     )

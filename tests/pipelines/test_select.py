@@ -452,12 +452,22 @@ def test_a_repeated_id_in_a_joined_file_is_bad_data(tmp_path: Path) -> None:
         ask(rows_of(ids=["a"]), schema_of(), tmp_path, base=tmp_path, by={"file": "s.csv", "column": "s"}, budget=1)
 
 
+def test_a_budget_in_tokens_is_filled_by_the_column_that_counts_them(tmp_path: Path) -> None:
+    # best first d (6 tokens), b (3), c: 6 + 3 = 9 fit into 10, c's 2 would be 11
+    schema = pa.schema([*SCORED, measure("mine", pa.int64(), means="tokens")])
+    rows = rows_of(score=[1.0, 4.0, 3.0, 5.0], mine=[1, 3, 2, 6])
+    assert ask(rows, schema, tmp_path, by="score", budget="10tokens").chosen == ["d", "b"]
+    twice = pa.schema([*schema, measure("other", pa.int64(), means="tokens")])
+    with pytest.raises(ConfigError, match="there are 2: mine, other"):
+        ask(rows_of(score=[1.0], mine=[1], other=[1]), twice, tmp_path, by="score", budget="10tokens")
+
+
 # -- what is refused ------------------------------------------------------------------------------------------------
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"budget": 5}, "how: top_k needs by"),
     ({"by": "score"}, "needs a budget, such as 500, 5%"),
-    ({"by": "score", "budget": "2Mtokens"}, "tokens, which needs a tokenizer"),
+    ({"by": "score", "budget": "2Mtokens"}, "in tokens, which needs a stage that counts them; put one before"),
     ({"by": "score", "budget": "lots"}, "expected a budget such as"),
     ({"how": "random", "by": "score", "budget": 5}, "ignores scores; leave by out"),
     ({"how": "random", "order": "asc", "budget": 5}, "leave order out"),

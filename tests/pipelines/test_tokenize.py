@@ -1,0 +1,150 @@
+"""`curate tokenize` from outside: the same bytes for any workers, resumed and repeated calls, a run, a takedown, the plain tables."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import curate
+from curate import ledger
+from curate.cli import cli
+from curate.errors import ConfigError
+from curate.pipelines.tokenize import tokenize
+from curate.pipelines.train import of_mixture
+from curate.removal import take_down
+from curate.shards import Shards
+from curate.tokenizing import TokenizeSpec
+from curate.tokentable import TokenTable
+
+SPEC = TokenizeSpec(sequence_length=64, vocab_size=400)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(3)
+    words = ["sun", "moon", "star", "river", "stone", "é中"]
+    texts = [" ".join(rng.choice(words, int(n))) + f" {i}" for i, n in enumerate(rng.integers(1, 60, 200))]
+    for half in (0, 1):
+        rows = range(half * 100, half * 100 + 100)
+        table = pa.table({"id": [f"d{i}" for i in rows], "source": [f"s{i % 3}" for i in rows], "text": [texts[i] for i in rows]})
+        pq.write_table(table, tmp_path / f"pool{half}.parquet", row_group_size=40)
+    return tmp_path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_one_worker_and_two_give_the_same_bytes_and_every_token_stands_once(pool: Path) -> None:
+    data = [pool / "pool0.parquet", pool / "pool1.parquet"]
+    one = tokenize(data, pool / "a", SPEC, id="id", source="source", workers=1)
+    two = tokenize(data, pool / "b", SPEC, id="id", source="source", workers=2)
+    assert files(one.folder) == files(two.folder)
+    found = Shards(one.folder, check=True)
+    from tokenizers import Tokenizer
+
+    own = Tokenizer.from_file(str(one.folder / "tokenizer" / "tokenizer.json"))
+    table = pq.read_table(pool / "pool0.parquet").to_pylist() + pq.read_table(pool / "pool1.parquet").to_pylist()
+    pieces: dict[str, dict[int, list[int]]] = {}
+    rows = found.segments().to_pylist()
+    for row in rows:
+        pieces.setdefault(row["identity"], {})[row["first"]] = found.tokens(row["sequence"])[row["start"] : row["stop"]].tolist()
+    end = own.token_to_id("<|eos|>")
+    for row in table:
+        whole = [t for _, piece in sorted(pieces[row["id"]].items()) for t in piece]
+        assert whole[-1] == end
+        assert own.decode(whole[:-1]) == row["text"]
+    assert one.manifest.tokens == sum(s.tokens for s in one.manifest.sources)
+    assert one.manifest.counts["documents"] == 200
+    assert {s.source: s.documents for s in one.manifest.sources} == {"s0": 67, "s1": 67, "s2": 66}
+
+
+def test_the_same_call_finds_its_result_and_another_is_refused(pool: Path) -> None:
+    first = tokenize(pool / "pool0.parquet", pool / "a", SPEC, workers=1)
+    assert first.new
+    assert not tokenize(pool / "pool0.parquet", pool / "a", SPEC, workers=1).new
+    with pytest.raises(ConfigError, match="other data, settings or versions"):
+        tokenize(pool / "pool1.parquet", pool / "a", SPEC, workers=1)
+
+
+def test_what_a_killed_call_left_is_used_and_gives_the_same_bytes(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curate.pipelines import tokenize as module
+
+    whole = tokenize(pool / "pool0.parquet", pool / "a", SPEC, workers=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(pool / "pool0.parquet", pool / "b", SPEC, workers=1)
+    left = {path.name: path.stat().st_mtime_ns for path in (pool / ".b.making").glob("parts-*/*.arrow")}
+    assert left
+    assert not (pool / "b").exists()
+    again = tokenize(pool / "pool0.parquet", pool / "b", SPEC, workers=1)
+    assert files(again.folder) == files(whole.folder)
+    assert not (pool / ".b.making").exists()
+
+
+def test_the_plain_table_is_what_the_shards_are(pool: Path) -> None:
+    made = tokenize(pool / "pool0.parquet", pool / "a", TokenizeSpec(sequence_length=64, vocab_size=400, plain=True), workers=1)
+    shards, plain = Shards(made.folder), TokenTable(made.folder / "plain")
+    assert len(plain) == len(shards)
+    for i in range(len(shards)):
+        assert plain.tokens(i).tolist() == shards.tokens(i).tolist()
+        assert plain.starts(i).tolist() == shards.starts(i).tolist()
+
+
+@pytest.mark.parametrize(("policy", "count"), [("drop", "dropped"), ("truncate", "truncated"), ("split", "cut")])
+def test_documents_longer_than_a_sequence_are_counted(policy: str, count: str, pool: Path) -> None:
+    made = tokenize(pool / "pool0.parquet", pool / "a", TokenizeSpec(sequence_length=16, vocab_size=400, too_long=policy), workers=1)  # type: ignore[arg-type]
+    assert made.manifest.counts[count] > 0
+    assert {n: v for n, v in made.manifest.counts.items() if n not in ("documents", count) and v} == {}
+
+
+def test_the_shards_of_a_run_are_reached_by_a_takedown(pool: Path) -> None:
+    recipe = {"corpus": {"paths": [str(pool / "pool*.parquet")], "id": "id", "source": "source"}, "stages": []}
+    run = curate.run(recipe, run=pool / "run", workers=1)
+    made = tokenize(run.folder, None, SPEC, workers=1)
+    assert made.folder.parent == run.folder / "tokens"
+    assert "d7" in Shards(made.folder).segments()["identity"].to_pylist()
+    take_down(run.folder, ["d7"], workers=1)
+    assert not made.folder.exists()
+    assert ledger.read(run.folder) is not None
+    again = tokenize(run.folder, None, SPEC, workers=1)
+    assert "d7" not in Shards(again.folder).segments()["identity"].to_pylist()
+
+
+def test_a_tokenizer_json_without_an_end_needs_its_name(pool: Path) -> None:
+    made = tokenize(pool / "pool0.parquet", pool / "a", SPEC, workers=1)
+    file = pool / "tokenizer.json"
+    shutil.copy(made.folder / "tokenizer" / "tokenizer.json", file)
+    with pytest.raises(ConfigError, match="name one of its tokens as eos_token"):
+        tokenize(pool / "pool0.parquet", pool / "b", TokenizeSpec(tokenizer=str(file)), workers=1)
+    found = tokenize(pool / "pool0.parquet", pool / "c", TokenizeSpec(tokenizer=str(file), eos_token="<|eos|>", sequence_length=64), workers=1)
+    one, two = Shards(found.folder), Shards(made.folder)
+    assert [one.tokens(i).tolist() for i in range(len(one))] == [two.tokens(i).tolist() for i in range(len(two))]
+
+
+def test_the_command_says_how_full_and_how_many_tokens_to_a_byte(pool: Path) -> None:
+    arguments = ["tokenize", str(pool / "pool0.parquet"), "-o", str(pool / "a"), "--source", "source", "--workers", "1"]
+    result = CliRunner().invoke(cli, [*arguments, "--set", "sequence_length=64", "--set", "vocab_size=400"])
+    assert result.exit_code == 0, result.output
+    assert "of all places" in result.output
+    assert "tokens/byte" in result.output
+
+
+def test_a_runs_shards_are_what_is_trained_on_and_two_are_told_apart(pool: Path) -> None:
+    run = curate.run({"corpus": {"paths": [str(pool / "pool*.parquet")], "id": "id"}, "stages": []}, run=pool / "run", workers=1)
+    with pytest.raises(ConfigError, match=r"curate tokenize .* makes some"):
+        of_mixture(run.folder)
+    made = tokenize(run.folder, None, SPEC, workers=1)
+    found = of_mixture(run.folder)
+    assert isinstance(found, Shards)
+    assert found.folder == made.folder
+    tokenize(run.folder, None, TokenizeSpec(sequence_length=32, vocab_size=400), workers=1)
+    with pytest.raises(ConfigError, match="tokenized 2 times; name one"):
+        of_mixture(run.folder)
