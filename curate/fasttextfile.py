@@ -6,7 +6,7 @@ sigmoids; rounding in float32 takes some a little above one, and those are one h
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,17 @@ PREFIX = "__label__"
 
 
 class ModelFile:
-    """A model's file; what it holds is read, and hashed, when it is first asked for."""
+    """A model's file, which is hashed when its key is asked for, and loaded when it is first used."""
 
     def __init__(self, name: str, base: Path) -> None:
         """`name` is a path from the folder `base`; raises ConfigError where there is no file."""
         self.path = base / name
+        self._content: str | None = None
         if not self.path.is_file():
             raise ConfigError(f"expected the file of a fastText model (.bin or .ftz), got nothing at {self.path}; `curate fetch` brings a published one")
 
-    @cached_property
-    def content(self) -> str:
-        """The hash of the file's bytes: a modification time may stand still while a file is written twice."""
+    def _hash(self) -> str:
+        """Of the file's bytes: a modification time may stand still while a file is written twice."""
         digest = xxhash.xxh3_128()
         with open(self.path, "rb") as file:
             while block := file.read(1 << 20):
@@ -39,12 +39,14 @@ class ModelFile:
         return str(digest.hexdigest())
 
     def key(self) -> str:
-        """What answers depend on: the file's content, and the library that reads it."""
-        return f"{self.content} fasttext {version('fasttext-numpy2')}"
+        """What answers depend on: the file's content, hashed at each call, and the library that reads it."""
+        self._content = self._hash()
+        return f"{self._content} fasttext {version('fasttext-numpy2')}"
 
     def load(self) -> Any:
-        """The model; raises DataError for a file that is none."""
-        return _load(self.path, self.content)
+        """The model, as the file was when `key` was last asked; raises DataError for a file that is none."""
+        self._content = self._content or self._hash()
+        return _load(self.path, self._content)
 
     def predict(self, text: pa.Array) -> tuple[pa.Array, pa.Array]:
         """Each text's most likely label without its prefix, string[n], and its probability in [0, 1], float64[n].

@@ -6,10 +6,25 @@ import importlib.util
 
 #: Test files that need torch, transformers, peft and safetensors, the extra [train].
 NEED_TORCH = [
-    "test_adapters.py", "test_chatmask.py", "test_checkpoint.py", "test_distributed.py", "test_flops.py", "test_forgetting.py", "test_models.py",
-    "test_prepared.py", "test_textmodel.py", "test_tokenizing.py", "test_training.py", "pipelines/test_tokenize.py", "pipelines/test_train.py",
+    "pipelines/test_tokenize.py",
+    "pipelines/test_train.py",
+    "scorers/test_color_filter.py",
+    "scorers/test_lm.py",
     "scorers/test_token_count.py",
-]  # fmt: skip
+    "test_adapters.py",
+    "test_chatmask.py",
+    "test_checkpoint.py",
+    "test_distributed.py",
+    "test_flops.py",
+    "test_forgetting.py",
+    "test_language_model.py",
+    "test_modelpair.py",
+    "test_models.py",
+    "test_prepared.py",
+    "test_textmodel.py",
+    "test_tokenizing.py",
+    "test_training.py",
+]
 MISSING = [name for name in ("torch", "transformers", "peft", "safetensors") if importlib.util.find_spec(name) is None]
 collect_ignore = NEED_TORCH if MISSING else []
 

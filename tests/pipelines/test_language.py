@@ -116,8 +116,14 @@ def test_a_fasttext_model_from_a_file(tmp_path: Path) -> None:
     file = write_recipe(tmp_path / "recipe.yaml", recipe(tmp_path, model="lid.bin", languages=["eng"]))
     done = call("run", file, "--run", tmp_path / "run", "-q")
     assert done.returncode == 0, done.stderr
+    run(recipe(tmp_path, model=str(tmp_path / "lid.bin")), tmp_path / "run")
     found = {row["id"]: row["language"] for row in docs(tmp_path / "run").to_pylist()}
     assert (found["en1"], found["de1"]) == ("eng", "deu")
+    other = two_languages(tmp_path).read_bytes().replace(b"__label__eng", b"__label__enx")
+    (tmp_path / "lid.bin").write_bytes(other)  # the same name, in a process that knew the model before
+    for _ in range(2):
+        run(recipe(tmp_path, model=str(tmp_path / "lid.bin")), tmp_path / "run")
+    assert {row["language"] for row in docs(tmp_path / "run").to_pylist()} == {"enx", "deu"}
     missing = call("run", write_recipe(tmp_path / "other.yaml", recipe(tmp_path, model="lid.ftz")), "--run", tmp_path / "other", "-q")
     assert missing.returncode == 2
     assert "got nothing at" in missing.stderr
