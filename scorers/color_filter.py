@@ -130,8 +130,10 @@ class ColorFilter:
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
         return self._lowest(partials)
 
-    def close(self, merged: pa.Table, targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-        """Train the priors on the sample's halves and continue them on the guides: curate.modelpair.MODELS."""
+    def close(self, merged: pa.Table | None, targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+        """Train the priors on the sample's halves and continue them on the guides: curate.modelpair.MODELS, none where losses are given."""
+        if merged is None:
+            return modelpair.MODELS.empty_table()
         sample = list(zip(merged["hash"].to_pylist(), merged["text"].to_pylist(), strict=True))
         return self._pair.train(sample, {name: targets[name].to_pylist() for name in self.names})
 
@@ -159,7 +161,7 @@ class ColorFilter:
         return pa.schema([*(measure(name, pa.float64(), means="score", larger_is_better=True) for name in names), (REASON, pa.string())])
 
     def apply(self, state: pa.Table | None, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if state is None:
+        if not self.trained or state is None:
             return self._of_columns(batch)
         models = self._models(state)
         texts = batch.column(0).to_pylist()
