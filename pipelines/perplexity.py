@@ -32,9 +32,12 @@ class PerplexityParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     def fraction(self) -> Decimal:
         """The share, exactly."""
-        found = budget.parse(self.share).share
+        try:
+            found = budget.parse(self.share).share
+        except ConfigError:
+            found = None
         if found is None:
-            raise ConfigError(f"expected share as a percentage such as 50%, got {self.share!r}")
+            raise ConfigError(f"expected share as a percentage from 0% to 100%, such as 50%, got {self.share!r}")
         return found
 
 
