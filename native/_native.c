@@ -16,6 +16,7 @@
 #include "noise.h"
 #include "simd.h"
 #include "text.h"
+#include "textrules.h"
 #include "textstats.h"
 #include "zipfit.h"
 #include "zipfit_fast.h"
@@ -207,7 +208,36 @@ done:
     return result;
 }
 
+static PyObject *py_text_rules(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *counts_source, *result = NULL;
+    int flags;
+    long long short_chars;
+    held_text held = {0};
+    Py_buffer counts = {0};
+    void *room = NULL;
+    if (!PyArg_ParseTuple(args, "OiLO", &source, &flags, &short_chars, &counts_source)) return NULL;
+    if (text_hold(source, &held) < 0) goto done;
+    if (buffer_hold(counts_source, &counts, 1, held.text.length * TEXTRULES_COLUMNS * 8, "counts") < 0) goto done;
+    if (check_aligned(&counts, "counts") < 0) goto done;
+    room = PyMem_Malloc((size_t)textrules_room_bytes(&held.text));
+    if (!room) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    textrules_count(&held.text, flags, short_chars, room, counts.buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_Free(room);
+    if (counts.obj) PyBuffer_Release(&counts);
+    text_drop(&held);
+    return result;
+}
+
 static PyMethodDef text_methods[] = {
+    {"text_rules", py_text_rules, METH_VARARGS,
+     "text_rules(text, flags, short_chars, counts): what the published rules count, column by column."},
     {"text_stats", py_text_stats, METH_VARARGS, "text_stats(text, simd, bytes, words): UTF-8 bytes and words per row."},
     {NULL, NULL, 0, NULL},
 };

@@ -198,6 +198,12 @@ enum { CLASS_OTHER = 0, CLASS_WORD = 1, CLASS_SPACE = 2 };
 
 static int class_of(uint32_t code, int regex_class) { return (record_of(code).flags >> (regex_class ? 2 : 0)) & 3; }
 
+int tokens_character(const uint8_t *p, const uint8_t *end, uint32_t *code, int *class_) {
+    int bytes = decode(p, end, code);
+    *class_ = bytes ? class_of(*code, 0) : CLASS_OTHER;
+    return bytes;
+}
+
 enum { FLAG_TWO = 1 << 6, FLAG_SIGMA = 1 << 7 };
 
 static lowered lower_special(const token_stream *stream, int64_t at, uint32_t code, int bytes_in, int flags) {

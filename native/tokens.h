@@ -86,6 +86,10 @@ typedef struct {
 
 tokens_scripts tokens_count_scripts(const uint8_t *text, int64_t bytes);
 
+/* Bytes of the well-formed character at p (1..4; 0 if there is none before `end`), its code point, and its class in `re`:
+ * 0 other, 1 letter, digit or underscore, 2 white space. */
+int tokens_character(const uint8_t *p, const uint8_t *end, uint32_t *code, int *class_);
+
 /* Begin a document. `lower` and `rules` of the stream must be set. */
 void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end);
 
