@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+import pyarrow as pa
+
 from curate.errors import ConfigError
+from curate.stage import BYTES, WORDS, meaning
 
 _FORM = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)\s*([kKMGT]?)\s*(%|B|words?|tokens?|docs|documents)?\s*\Z", re.ASCII)
 _SCALE = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -54,3 +57,20 @@ def parse(written: str | int) -> Budget:
     if amount > _LARGEST:
         raise ConfigError(f"expected a budget of at most {_LARGEST} {kind}, got {text!r}")
     return Budget(kind, int(amount), None, text)
+
+
+def size_column(written: str | int, columns: pa.Schema) -> str | None:
+    """The column that a budget adds up, None where it counts documents. Raises ConfigError where no stage counts tokens."""
+    unit = parse(written).unit
+    if unit != "tokens":
+        return {"documents": None, "bytes": BYTES, "words": WORDS}[unit]
+    found = [item.name for item in columns if meaning(item)[0] == "tokens"]
+    if len(found) != 1:
+        there = f"there are {len(found)}: {', '.join(found)}; keep one" if found else "put one before this stage: - token_count: {tokenizer: PATH}"
+        raise ConfigError(f"budget: {written} is in tokens, which needs a stage that counts them; {there}")
+    return str(found[0])
+
+
+def no_size(written: str | int, unknown: int, column: str) -> ConfigError:
+    """What to say where documents have no size in the budget's unit."""
+    return ConfigError(f"budget: {written} needs each document's {parse(written).unit}, and {unknown} have none: the column {column} is missing, or null there; give a budget in documents, or scores written by curate score")

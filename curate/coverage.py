@@ -24,6 +24,8 @@ from curate.vectors import Float64, Int64
 Pick = tuple[int, float]
 #: What a determinant may shrink to before the rest is called dependent; the reference's.
 EPSILON = 1e-10
+#: Factors that differ by less than this share are equal: it is what rounding leaves of unit vectors' lengths.
+TIE = 1e-12
 #: Rows of a block of similarities.
 _ROWS = 1024
 
@@ -135,9 +137,10 @@ def dpp(rows: Float64, quality: Float64, *, epsilon: float = EPSILON) -> Iterato
     left = np.einsum("ij,ij->i", scaled, scaled)
     factors: list[npt.NDArray[np.float64]] = []
     while len(left):
-        pick = int(np.argmax(left))
-        if not left[pick] > epsilon:
+        top = float(left.max())
+        if not top > epsilon:
             return
+        pick = int(np.argmax(left >= top * (1.0 - TIE)))
         yield pick, float(left[pick])
         column = scaled @ scaled[pick]
         for earlier in factors:

@@ -23,7 +23,7 @@ Float32 = npt.NDArray[np.float32]
 Pooling = Literal["mean", "cls", "last"]
 
 #: The files that make a model what it is.
-_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "tokenizers/*.json", "weights/*.safetensors")
+_PATTERNS = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*/config.json", "tokenizers/*.json", "weights/*.safetensors")
 #: Tokens of a batch of texts, padding counted.
 _TOKENS = 8192
 

@@ -26,13 +26,12 @@ from curate.pipelines import allocation
 from curate.pipelines.semdedup import Pool, check_clustering
 from curate.registry import register
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, WORDS, Context
-from curate.vectors import Float64, Int64, VectorFile, unit
+from curate.vectors import Float64, Int64, VectorFile
 
 How = Literal["round_robin", "global_max", "cluster_balanced", "k_center", "facility_location", "dpp"]
 BY_GUIDE = ("round_robin", "global_max")
 GREEDY = ("k_center", "facility_location", "dpp")
 NO_VECTOR, NO_SCORE, NO_CANDIDATE, LEFT = "no vector", "no score", "not among the candidates", "not chosen"
-_MEASURE = {"documents": "1", "bytes": BYTES, "words": WORDS}
 #: Rows of similarities that are looked at at once.
 _ROWS = 65536
 
@@ -68,7 +67,7 @@ class CoverParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Cover:
     """Adds keep, reason, rank, value (what it was picked for), and for guides which target and example took it."""
 
-    version = 1
+    version = 2  # 2: dpp's ties go by identity
     Params = CoverParams
     selects = True
     uses_seed = True
@@ -77,7 +76,7 @@ class Cover:
     def __init__(self, params: CoverParams, context: Context) -> None:
         self.params = params
         self.context = context
-        self._unit = budget.parse(params.budget).unit
+        self._sized = budget.size_column(params.budget, context.columns)
         self._notes: list[str] = []
         self.targets: list[str | None] = [None]
         if params.how in BY_GUIDE:
@@ -103,7 +102,7 @@ class Cover:
         return kmeans.version()
 
     def finish_reads(self) -> list[str]:
-        return list(dict.fromkeys([*self.vector_columns, IDENTITY, KEY, BYTES, WORDS, *([self.params.by] if self.params.by else [])]))
+        return list(dict.fromkeys([*self.vector_columns, IDENTITY, KEY, BYTES, WORDS, *([self._sized] if self._sized else []), *([self.params.by] if self.params.by else [])]))
 
     def finish_fields(self) -> pa.Schema:
         return pa.schema([(KEEP, pa.bool_()), (REASON, pa.string()), ("rank", pa.int64()), ("value", pa.float64()),
@@ -131,8 +130,10 @@ class Cover:
         """Each document's size in the budget's unit, and its `by`, by place."""
         frame.con.register("placed", pa.table({DOC: doc, "place": np.arange(len(doc))}))
         by = f"CAST({quote(self.params.by)} AS DOUBLE)" if self.params.by else "NULL::DOUBLE"
-        found = frame.con.sql(f"SELECT CAST({_MEASURE[self._unit]} AS BIGINT) AS size, {by} AS by FROM placed JOIN pool USING (doc) ORDER BY place").to_arrow_table()
+        found = frame.con.sql(f"SELECT CAST({quote(self._sized) if self._sized else 1} AS BIGINT) AS size, {by} AS by FROM placed JOIN pool USING (doc) ORDER BY place").to_arrow_table()
         frame.con.unregister("placed")
+        if self._sized and found["size"].null_count:
+            raise budget.no_size(self.params.budget, found["size"].null_count, self._sized)
         score = np.array(found["by"].to_numpy(), np.float64) if self.params.by else None
         return np.array(found["size"].to_numpy(), np.int64), score
 
@@ -154,7 +155,8 @@ class Cover:
         return self._greedy(pool, places, score), None
 
     def _greedy(self, pool: Pool, places: Int64, score: Float64 | None) -> Iterator[tuple[int, float, int]]:
-        rows = unit(pool.file.take(pool.slots[places])).astype(np.float64)
+        rows = pool.file.take(pool.slots[places]).astype(np.float64)
+        rows /= np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
         with kmeans.one_thread():
             if self.params.how == "k_center":
                 picks = coverage.k_center(rows, first=0 if score is None else int(np.argmax(score[places])))

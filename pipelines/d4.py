@@ -7,6 +7,8 @@ similarity to an earlier one, the last step (SSL prototypes, Sorscher et al. 202
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -43,7 +45,7 @@ class D4Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class D4:
     """Adds keep, reason, the similarity that SemDeDup went by, and the cosine with the second clustering's centroid."""
 
-    version = 1
+    version = 2  # 2: shares are taken as they were written
     Params = D4Params
     uses_seed = True
     selects = True
@@ -83,17 +85,17 @@ class D4:
             similarity, near = found.similarity, found.near
             # the least similar stay; where equal, those of the least identity
             order = np.lexsort((np.arange(count), similarity))
-            wanted = max(1, int(np.floor(p.keep_dedup * count)))
+            wanted = _share(p.keep_dedup, count)
             reason[order[wanted:]] = DUPLICATE
             left = np.sort(order[:wanted])
             cluster[left], nearness[left], _ = kmeans.clustered(
                 pool.file, pool.slots[left], pool.draw[left], self._clusters(len(left)), iterations=p.iterations, seed=p.seed
             )  # fmt: skip
             farthest = left[np.lexsort((left, nearness[left]))]
-            reason[farthest[max(1, int(np.floor(p.keep_prototypes * len(left)))) :]] = PROTOTYPE
+            reason[farthest[_share(p.keep_prototypes, len(left)) :]] = PROTOTYPE
             edge = float(similarity[order[wanted - 1]])
             self._notes = [f"SemDeDup kept {len(left):,} of {count:,} documents, those of a similarity up to {edge:.4f}"]
-            if edge <= 0:
+            if wanted < count and similarity[order[wanted]] <= 0:
                 self._notes.append("warning: SemDeDup dropped documents that are like no other: keep_dedup is less than what is no duplicate")
         self._put(frame, pool, {"reason": pa.array(reason, pa.string()), "similarity": similarity, "near": pa.array(pool.doc[np.maximum(near, 0)] if count else near, mask=near < 0),
                                 "cluster": pa.array(cluster, mask=cluster < 0), "centroid_similarity": pa.array(nearness, mask=np.isnan(nearness))})  # fmt: skip
@@ -110,3 +112,8 @@ class D4:
         frame.con.register("given", pa.table({DOC: pool.doc, **columns}))
         frame.con.execute("CREATE TABLE found AS SELECT * FROM given")
         frame.con.unregister("given")
+
+
+def _share(written: float, documents: int) -> int:
+    """So many of the documents, rounded down, and one at least; the share as it was written: 0.57 of 100 is 57."""
+    return max(1, int(Fraction(str(written)) * documents))

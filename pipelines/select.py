@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 #: Words that say for themselves that less is better; in any column's name, apart or run together (valLoss, eval_loss).
 _DIRECTED = frozenset({"perplexity", "perplexities", "ppl", "loss", "losses", "nll", "bpb"})
 _WORDS_OF_A_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_MEASURE = {"documents": "1", "bytes": BYTES, "words": WORDS}
 SHOWN_SHARE = 0.95  # an overlap with top-k above this is called nearly top-k
 EQUAL_SHARE = 0.9  # an effective sample size above this part of the pool is called nearly random
 
@@ -147,7 +146,7 @@ class Select:
         self.context = context
         self._unit = unit_of(params.budget)
         self._notes: list[str] = []
-        self._size = quote(self._token_column()) if self._unit == "tokens" else _MEASURE[self._unit]
+        self._sized = budget.size_column(params.budget, context.columns) if params.budget is not None else None
         self._columns = self._by_columns()
         self._targeted = params.combine in ("round_robin", "quota")
         self._check_meaning()
@@ -180,14 +179,6 @@ class Select:
         if re.fullmatch(r"\w+", by):
             raise ConfigError(f"by: there is no column {by!r} at this point{did_you_mean(by, self._visible())}")
         return [in_query(by)]
-
-    def _token_column(self) -> str:
-        """The column that counts tokens; there must be one."""
-        found = [item.name for item in self.context.columns if meaning(item)[0] == "tokens"]
-        if len(found) != 1:
-            there = f"there are {len(found)}: {', '.join(found)}; keep one" if found else "put one before this stage: - token_count: {tokenizer: PATH}"
-            raise ConfigError(f"budget: {self.params.budget} is in tokens, which needs a stage that counts them; {there}")
-        return str(found[0])
 
     def _example(self) -> str:
         scores = [n for n in self._visible() if meaning(self.context.columns.field(n))[0]]
@@ -245,8 +236,8 @@ class Select:
                     raise ConfigError(f"{setting}: {error}") from error
                 if setting == "by":
                     self._check_direction([self.context.columns.field(n) for n in named])
-        tokens = [self._token_column()] if self._unit == "tokens" else []
-        return list(dict.fromkeys([IDENTITY, KEY, BYTES, WORDS, *tokens, *named]))
+        sized = [self._sized] if self._sized else []
+        return list(dict.fromkeys([IDENTITY, KEY, BYTES, WORDS, *sized, *named]))
 
     def finish_fields(self) -> pa.Schema:
         fields = [(KEEP, pa.bool_()), (REASON, pa.string()), ("rank", pa.int64()), ("score", pa.float64())]
@@ -327,7 +318,7 @@ class Select:
                 f"""CREATE TABLE scored AS SELECT __doc AS doc, __identity AS identity, __key AS key, __size AS size, __grp AS grp,
                     CASE WHEN NOT __fits THEN '{NOT_WHERE}' WHEN {missing} THEN '{NO_SCORE}' WHEN {outside} THEN '{OUTSIDE}' END AS reason
                     {"".join(f", __{name} + 0.0 AS {name}" for name in names)}{draws}
-                    FROM (SELECT doc AS __doc, {IDENTITY} AS __identity, {KEY} AS __key, CAST({self._size} AS BIGINT) AS __size,
+                    FROM (SELECT doc AS __doc, {IDENTITY} AS __identity, {KEY} AS __key, CAST({quote(self._sized) if self._sized else 1} AS BIGINT) AS __size,
                           CAST({quote(self._group) if self._group else 'NULL'} AS VARCHAR) AS __grp, {fits} AS __fits{measured}{draws}
                           FROM pool AS {TABLE} {joined})"""
             )
@@ -366,8 +357,8 @@ class Select:
 
     def _limit(self, frame: Frame, eligible: int) -> int | None:
         """The budget in its unit; None: everything that passed the threshold."""
-        if self._unit != "documents" and (unknown := frame.scalar("SELECT count(*) FROM eligible WHERE size IS NULL")):
-            raise ConfigError(f"budget: {self.params.budget} needs each document's {self._unit}, and {unknown} have none: the column {self._size} is missing, or null there; give a budget in documents, or scores written by curate score")
+        if self._sized and (unknown := frame.scalar("SELECT count(*) FROM eligible WHERE size IS NULL")):
+            raise budget.no_size(self.params.budget, unknown, self._sized)
         if self.params.budget is None:
             return None
         asked = budget.parse(self.params.budget)

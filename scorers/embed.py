@@ -139,7 +139,7 @@ class TextVectors:
         if self._cache is None:
             from pathlib import Path
 
-            settings = f"{self.key()} {self.params.max_tokens} {self.params.prefix!r}"
+            settings = f"{Embed.version} {self.key()} {self.params.max_tokens} {self.params.prefix!r}"
             file = Path(self._base) / Path(self.params.cache or "").expanduser() / f"{xxhash.xxh3_128_hexdigest(settings.encode())}.sqlite"
             self._cache = VectorCache(file, self.dim, most=self.params.cache_bytes)
         return self._cache

@@ -104,6 +104,8 @@ def test_the_pooling_that_a_folder_says_is_taken_and_one_that_is_not_built_is_re
 def test_the_key_is_the_models_content_and_not_its_place(tmp_path: Path) -> None:
     keys = [Embed(EmbedParams(method="static", model=str(static(tmp_path / n))), Context("embed")).extra_key() for n in ("a", "b")]
     assert keys[0] == keys[1]
+    (tmp_path / "a" / "pytorch_model.bin").write_bytes(b"weights of older models")
+    assert Embed(EmbedParams(method="static", model=str(tmp_path / "a")), Context("embed")).extra_key() != keys[0]
     static(tmp_path / "b", embeddings=np.ones((7, 2), np.float32))
     assert Embed(EmbedParams(method="static", model=str(tmp_path / "b")), Context("embed")).extra_key() != keys[0]
 

@@ -6,7 +6,9 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from curate.errors import DataError
 from curate.vectorcache import VectorCache
 
 
@@ -58,3 +60,25 @@ def test_a_vector_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
     assert cache.vectors([b"a"], count).tolist() == [[0, 0.5]]
     assert len(count.asked) == 2
     cache.close()
+
+
+def test_a_vector_of_the_right_length_with_a_flipped_bit_or_under_another_hash_is_computed_again(tmp_path: Path) -> None:
+    count = Counted()
+    cache = VectorCache(tmp_path / "v.sqlite", 2, most=1000)
+    cache.vectors([b"a", b"b"], count)
+    cache.close()
+    with sqlite3.connect(tmp_path / "v.sqlite") as db:
+        (a,) = db.execute("SELECT vector FROM vectors WHERE hash = ?", (b"a",)).fetchone()
+        db.execute("UPDATE vectors SET vector = ? WHERE hash = ?", (bytes([a[0] ^ 1]) + a[1:], b"a"))
+        db.execute("UPDATE vectors SET vector = ? WHERE hash = ?", (a, b"b"))
+    db.close()
+    cache = VectorCache(tmp_path / "v.sqlite", 2, most=1000)
+    assert cache.vectors([b"a", b"b"], count).tolist() == [[0, 0.5], [1, 1.5]]
+    assert count.asked == [[0, 1], [0, 1]]
+    cache.close()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v.sqlite").write_bytes(b"no database at all " * 100)
+    with pytest.raises(DataError, match=r"v\.sqlite is damaged .*delete it"):
+        VectorCache(tmp_path / "v.sqlite", 2, most=1000)

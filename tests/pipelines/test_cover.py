@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import curate
 from curate.catalog import OpenRun
@@ -67,3 +68,27 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
                            ({"how": "dpp", "clusters": 2}, "cluster_balanced"), ({"how": "dpp", "candidates": 0}, "candidates of 1")):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             CoverParams(budget=3, **settings)  # type: ignore[arg-type]
+
+
+def test_where_all_have_one_quality_dpp_begins_with_the_least_identity(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).standard_normal((50, 384))  # lengths of 1 but for rounding
+    assert picked(tmp_path, rows, how="dpp", budget=1) == [0]
+
+
+def test_a_budget_in_tokens_is_added_up_from_the_column_that_counts_them(tmp_path: Path) -> None:
+    vocabulary = {word: i for i, word in enumerate(["[UNK]", "a"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "words.json"))
+    listed = [{"id": f"d{i}", "text": " ".join(["a"] * (i + 1)), "v": row.tolist(), "q": float(i)} for i, row in enumerate(X12[:6])]
+    pq.write_table(pa.Table.from_pylist(listed), tmp_path / "pool.parquet")
+    cover = {"how": "k_center", "vector": "v", "by": "q", "candidates": 2, "budget": "11tokens"}
+    stages: list[dict[str, Any]] = [{"token_count": {"tokenizer": str(tmp_path / "words.json")}}, {"cover": cover}]
+    recipe = {"corpus": {"paths": [str(tmp_path / "pool.parquet")], "id": "id"}, "stages": stages}
+    curate.run(recipe, run=tmp_path / "run", workers=1, publish=False)  # the candidates have six and five tokens
+    assert OpenRun(tmp_path / "run").arrow("SELECT id FROM docs WHERE cover_keep ORDER BY cover_rank")["id"].to_pylist() == ["d5", "d4"]
+    cover["budget"] = "10tokens"
+    curate.run(recipe, run=tmp_path / "less", workers=1, publish=False)
+    assert OpenRun(tmp_path / "less").arrow("SELECT id FROM docs WHERE cover_keep")["id"].to_pylist() == ["d5"]
+    with pytest.raises(ConfigError, match="put one before this stage: - token_count"):
+        curate.run({**recipe, "stages": stages[1:]}, run=tmp_path / "none", workers=1, publish=False)

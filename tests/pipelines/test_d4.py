@@ -51,3 +51,17 @@ def test_shares_that_mean_nothing_are_refused() -> None:
         D4Params(keep_dedup=0.0)
     with pytest.raises(ConfigError, match="expected keep_prototypes above 0"):
         D4Params(keep_prototypes=1.5)
+
+
+def test_a_share_is_what_was_written_and_not_what_is_left_of_it_in_binary(tmp_path: Path) -> None:
+    rows = np.random.default_rng(7).normal(size=(100, 8))  # 0.57 * 100 is 56.99999999999999
+    found = table(tmp_path / "pool", rows, 1, clusters=1, keep_dedup=0.57, keep_prototypes=1.0)
+    assert sum(r["keep"] for r in found) == 57
+
+
+def test_the_warning_comes_where_what_is_like_no_other_was_dropped_and_only_there(tmp_path: Path) -> None:
+    rows = np.eye(8)  # all at right angles: nothing is like another
+    for keep, warned in ((1.0, False), (0.5, True)):
+        folder = tmp_path / str(keep)
+        table(folder, rows, 1, clusters=1, keep_dedup=keep)
+        assert ("that are like no other" in (folder / "run" / "events.jsonl").read_text()) is warned
