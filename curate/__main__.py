@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -32,11 +34,23 @@ def start() -> None:
     try:
         main()
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            # A library whose import was interrupted is half there, and may say so at length while Python takes
-            # itself down: main() has said and flushed all that is to be said.
-            os._exit(INTERRUPTED)
-        raise
+        if end.code is not None and not isinstance(end.code, int):
+            raise
+        _end(end.code or 0)
+
+
+def _end(code: int) -> None:
+    """End the process without taking Python down piece by piece: main() has said and flushed all that is to be said.
+
+    DuckDB's binding counts what is left of it then, and writes pages on standard error where torch still holds some, or
+    where its import was interrupted. What libraries registered for the end is done, unless the user is waiting for it.
+    """
+    if code != INTERRUPTED:
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,17 @@ def test_no_library_has_the_last_word_after_ctrl_c(bench: Path) -> None:
     assert "leaked" in call(*words, PYTHONPATH=bench / "late").stderr
 
 
+def test_no_library_has_the_last_word_after_a_good_end(bench: Path) -> None:
+    """DuckDB's binding says at length what torch still holds of it, when Python is taken down."""
+    (bench / "late").mkdir()
+    late = "import builtins, os\nclass Late:\n    def __del__(self, write=os.write):\n        write(2, b'torn down')\nbuiltins.late = Late()\n"
+    (bench / "late" / "sitecustomize.py").write_text(late)
+    assert "torn down" in subprocess.run([sys.executable, "-c", ""], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(bench / "late")}, check=True).stderr
+    done = call("list", "stages", PYTHONPATH=bench / "late")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "dedup_exact" in done.stdout
+
+
 @pytest.mark.parametrize("verb", ["fit", "merge", "close", "apply", "judge", "finish"])
 def test_what_a_stage_raises_names_the_stage_and_the_place(bench: Path, verb: str) -> None:
     recipe = trapped(bench, verb, "nobody, it raises")
