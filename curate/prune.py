@@ -1,8 +1,8 @@
 """`curate prune`: remove what nothing refers to, from a run folder and from the store that it uses.
 
-What is referred to is what the ledgers of all runs of the store list, the states that they froze, and the current
-publication. A file is removed in one step; a folder is first renamed out of the way, so that nothing half removed ever
-stands under a final name. Killed at any moment, what is left runs and verifies.
+What is referred to is what the ledgers of all runs of the store list, the states that they froze, the references
+in their locks, and the current publication. A file is removed in one step; a folder is first renamed out of the way,
+so that nothing half removed ever stands under a final name. Killed at any moment, what is left runs and verifies.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from curate import ledger, sharing
+from curate.corpus import SourceFile
 from curate.errors import ConfigError, DataError
+from curate.reference import KNOWN
 from curate.store import read_sealed
 
 #: What a store's own folders are called; whatever else lies beside them is not ours to remove.
@@ -70,12 +75,14 @@ def prune(folder: Path | str, *, dry_run: bool = False, keep: int = 1, forget: S
             sharing.forget(store, Path(gone).resolve())
         runs = sorted({folder, *sharing.tenants(store)})
         referred: set[Path] = set()
+        compared: list[Any] = []
         for run in runs:
             book = sharing.references(store, run)
             referred |= {book.path(entry).resolve() for entry in book.entries}
             referred |= _frozen(run, store)
+            compared += _compared_with(run)
         found = {kind: Removed(kind) for kind in KINDS}
-        for path in _unreferred(store, referred):
+        for path in (*_unreferred(store, referred), *_forgotten(store, compared)):
             _add(found["store files"], path)
         for path in _children(store / "tmp"):
             _add(found["leftovers"], path)
@@ -108,6 +115,28 @@ def _unreferred(store: Path, referred: set[Path]) -> Iterator[Path]:
         if _KEY.match(top.name) and top.is_dir() and not top.is_symlink():
             for base, _, names in os.walk(top):
                 yield from (Path(base, name) for name in sorted(names) if Path(base, name) not in referred)
+
+
+def _compared_with(run: Path) -> list[Any]:
+    """The files of each reference that a run's stages are held `against`, as its lock has them: path, size and content."""
+    file = run / "recipe.lock.json"
+    try:
+        named = msgspec.json.decode(file.read_bytes())["against"]
+        return [files for references in named.values() for _, _, files in references]
+    except (OSError, msgspec.MsgspecError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"it cannot be known what the run {run} was held against: {file} cannot be read ({error}); run its recipe again") from error
+
+
+def _forgotten(store: Path, compared: list[Any]) -> Iterator[Path]:
+    """What the store remembers of the files of references that no run is held against, or not as they were."""
+    for path in _children(store / KNOWN):
+        if path.suffix == ".json" and _KEY.match(path.stem):
+            try:
+                files = [[f.path, f.size, f.content] for f in read_sealed(path, list[SourceFile])]
+            except DataError:  # a run takes it for nothing, too
+                files = None
+            if files not in compared:
+                yield path
 
 
 def _children(folder: Path) -> list[Path]:

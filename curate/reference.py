@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from curate.plan import Node
     from curate.runner import Run
 
+#: Where a store remembers the files of references, by how they are read: a cache, so that they are not opened again.
+KNOWN = "against"
 #: The number of the reference in the order of `against`.
 NUMBER = "reference"
 
@@ -93,7 +95,7 @@ def _named(match: str, word: str, base: Path) -> str:
 
 def _opened(run: Run, name: str, path: Path) -> Reference:
     spec, identity = _spec(run, name, path)
-    known = run.store / "against" / f"{digest(spec)}.json"
+    known = run.store / KNOWN / f"{digest(spec)}.json"
     try:
         before = read_sealed(known, list[SourceFile])
     except (FileNotFoundError, DataError):

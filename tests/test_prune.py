@@ -196,6 +196,32 @@ def test_what_any_run_of_the_store_refers_to_stays(shared: Path) -> None:
     assert {shared / "shared" / n for n in files_in(shared / "shared") if not n.startswith("runs/")} == union
 
 
+def test_what_is_remembered_of_a_reference_goes_with_the_last_run_that_is_held_against_it(pool: Path) -> None:
+    store = pool / "shared"
+    remembered = {}
+    for name in ("x", "y"):
+        write_rows(pool / f"{name}.jsonl", [{"text": f"published before, in {name}"}])
+        held_against = recipe_for(pool, stages=[{"dedup_exact": {"against": [str(pool / f"{name}.jsonl")]}}], target=False)
+        run(held_against, pool / f"run-{name}", store=store)
+        remembered[name] = next(p for p in (store / "against").glob("*.json") if p not in remembered.values())
+    prune(pool / "run-x")
+    assert set((store / "against").glob("*.json")) == set(remembered.values())
+    run(recipe_for(pool, stages=[{"dedup_exact": {}}], target=False), pool / "run-x", store=store)
+    assert remembered["x"] in next(found.paths for found in prune(pool / "run-x", dry_run=True).removed if found.kind == "store files")
+    prune(pool / "run-y")
+    assert list((store / "against").glob("*.json")) == [remembered["y"]]
+    assert run(held_against, pool / "run-y", store=store).outcome.computed_parts == 0
+    holds(pool / "run-y")
+
+
+def test_a_lock_that_does_not_say_what_its_run_is_held_against_stops_a_prune(shared: Path) -> None:
+    (shared / "b" / "recipe.lock.json").write_bytes(b'{"against": 3}')
+    before = files_in(shared)
+    with pytest.raises(DataError, match=r"b was held against.*recipe\.lock\.json"):
+        prune(shared / "a")
+    assert files_in(shared) == before
+
+
 def test_a_store_in_a_run_folder_that_others_use_counts_its_owner(pool: Path) -> None:
     run(recipe(pool, 20), pool / "a")
     run(recipe(pool, 30), pool / "b", store=pool / "a" / "store")
