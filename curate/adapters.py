@@ -42,6 +42,8 @@ def adapt(model: Any, method: str, parameters: dict[str, Any], *, seed: int, ste
         settings.setdefault("tinit", max(1, steps // 10))
         settings.setdefault("tfinal", max(1, steps // 3))
     kind = kinds["lora"] if lowered in _LORA else kinds[lowered]
+    if issubclass(kind, peft.PromptLearningConfig):  # peft then drops the positions, and its logits have places that no label has
+        raise ConfigError(f"train.method: {method} puts virtual tokens before a sequence, which is several documents here; use lora, ia3 or another adapter of weights")
     with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(randomness.stream(seed, "train", "adapter") & (1 << 63) - 1)
         if lowered == "qlora":  # norms and head in fp32 over weights of 4 bits, which get no gradient
@@ -67,6 +69,11 @@ def choose(model: Any, train: Sequence[str], freeze: Sequence[str]) -> list[str]
     if not chosen:
         raise ConfigError("train: no parameter is left to train; change train.train and train.freeze")
     return chosen
+
+
+def decays(name: str, parameter: Any) -> bool:
+    """Whether weight decay is for a parameter: matrices. IA3's factors, which begin at 1, are vectors in the form of a matrix."""
+    return bool(parameter.ndim >= 2) and "ia3_l" not in name
 
 
 class Budget:

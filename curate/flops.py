@@ -35,6 +35,13 @@ def multiplied(model: Any) -> tuple[int, int]:
     return sum(p.numel() for p in used), sum(p.numel() for p in used if p.requires_grad)
 
 
+def attended(config: Any) -> tuple[int, int]:
+    """Layers, and the width d of a layer's queries over all heads, which need not be the hidden size (Qwen3, Gemma)."""
+    hidden, heads = int(getattr(config, "hidden_size", 0)), int(getattr(config, "num_attention_heads", 0) or 0)
+    head = getattr(config, "head_dim", None)
+    return int(getattr(config, "num_hidden_layers", 0)), heads * int(head) if heads and head else hidden
+
+
 def per_token(parameters: int, trained: int, layers: int, width: int, context: float) -> float:
     """FLOPs of training on one token; `context` is the mean number of tokens in its document, T above.
 

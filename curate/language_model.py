@@ -157,8 +157,9 @@ class LanguageModel:
                 right = own.gather(1, given[i, len(tokens) - new : len(tokens), None])[:, 0]
                 found[row].nll[at : at + new] = -right.double().cpu().numpy()
                 if error:
-                    chances = own.exp().square_().sum(dim=-1) - 2 * right.exp() + 1
-                    found[row].error[at : at + new] = chances.clamp_min(0).sqrt().double().cpu().numpy()
+                    # p - 1 of the right token by expm1: 1 + sum p^2 - 2 p would lose all digits where p is near 1
+                    apart = own.exp().scatter_(-1, given[i, len(tokens) - new : len(tokens), None], torch.expm1(right)[:, None])
+                    found[row].error[at : at + new] = torch.linalg.vector_norm(apart, dim=-1).double().cpu().numpy()
 
 
 #: (row, tokens, how many of the last tokens are scored here, place of the first of them among the row's scored tokens)

@@ -141,7 +141,10 @@ def tokenizer_fingerprint(folder: Path | str) -> str:
 
 
 def fingerprint(folder: Path | str) -> str:
-    """The hash of a model folder's configuration, weights and tokenizer, 32 hex digits; neither its place nor its times."""
+    """The hash of a model folder's configuration, weights and tokenizer, 32 hex digits; neither its place nor its times.
+
+    Of an adapter's folder that of its base is in it.
+    """
     folder = Path(folder)
     files = sorted(p for p in folder.iterdir() if p.suffix in _WEIGHTS or p.name in TOKENIZER_FILES or p.name.endswith("config.json"))
     found = hashlib.blake2b(digest_size=16)
@@ -149,6 +152,11 @@ def fingerprint(folder: Path | str) -> str:
         with open(file, "rb") as stream:
             content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         found.update(f"{file.name}:{content};".encode())
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():  # what it predicts is its base's too
+        base = Path(json.loads(adapter.read_bytes()).get("base_model_name_or_path") or "")
+        if base.name and base.is_dir():
+            found.update(f"base:{fingerprint(base)};".encode())
     return found.hexdigest()
 
 
@@ -244,6 +252,19 @@ def context_of(model: Any) -> int | None:
     """The longest sequence that a model takes; None where its configuration does not say."""
     value = getattr(model.config, "max_position_embeddings", None)
     return int(value) if isinstance(value, int) and value > 0 else None
+
+
+@contextmanager
+def on_processor(model: Any) -> Iterator[None]:
+    """With an attention that a processor has: flash attention is for CUDA alone, and the model is there later."""
+    flash = getattr(model.config, "_attn_implementation", None) == "flash_attention_2"
+    if flash:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        if flash:
+            model.set_attn_implementation("flash_attention_2")
 
 
 def crossing(model: Any, vocab_size: int) -> float:

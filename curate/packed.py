@@ -153,8 +153,11 @@ def targets_in(data: Sequences, indices: Ints) -> int:
     return sum(int((labels_of(data, int(i)) != IGNORED).sum()) for i in indices)
 
 
-def collate(data: Sequences, indices: Ints, *, cut: bool = True) -> Batch:
-    """Rows for some sequences, padded to the longest of them, or with `cut=False` to the full length."""
+def collate(data: Sequences, indices: Ints, *, cut: bool = True, flat: bool = False) -> Batch:
+    """Rows for some sequences, padded to the longest of them, or with `cut=False` to the full length.
+
+    `flat` lays all rows into one: transformers' flash attention sees boundaries by positions in a batch of one row only.
+    """
     rows = [(data.tokens(int(i)), labels_of(data, int(i)), data.starts(int(i))) for i in indices]
     width = data.sequence_length
     if cut:
@@ -169,6 +172,8 @@ def collate(data: Sequences, indices: Ints, *, cut: bool = True) -> Batch:
         squares += int((np.diff(bounds) ** 2).sum())
         begins = np.repeat(np.append(starts, used), np.diff(np.append(bounds, width)))
         positions[row] = np.arange(width) - begins
+    if flat:
+        ids, positions, labels = (array.reshape(1, -1) for array in (ids, positions, labels))
     return Batch(ids, positions, labels, sum(len(row[0]) for row in rows), squares)
 
 

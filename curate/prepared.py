@@ -64,6 +64,8 @@ def prepare(data: Sequences, spec: TrainSpec, *, seed: int = 0, base: Path = Pat
         folder = None if spec.model == "small" else base / spec.model
         loaded = models.build_model(data.vocab_size, seed=seed, config=spec.config, folder=folder, attention=spec.attention)
     else:
+        if (base / spec.model / "adapter_config.json").is_file():
+            raise ConfigError(f"{base / spec.model} is an adapter, and what is trained on it would be saved without it; train it with merge: true, and go on from that")
         loaded = models.load_model(base / spec.model, attention=spec.attention, quantize=spec.method.lower() == "qlora", adapter=False)
         _same_tokenizer(base / spec.model, data)
     longest, length = models.context_of(loaded.model), data.sequence_length
@@ -71,7 +73,8 @@ def prepare(data: Sequences, spec: TrainSpec, *, seed: int = 0, base: Path = Pat
         raise ConfigError(f"sequences of {length} tokens are longer than the model's context of {longest}; tokenize with sequence_length: {longest}")
     if loaded.model.config.vocab_size < data.vocab_size:
         raise ConfigError(f"the tokenizer has {data.vocab_size} tokens and the model {loaded.model.config.vocab_size}; tokenize with the model's own")
-    apart = models.crossing(loaded.model, data.vocab_size)
+    with models.on_processor(loaded.model):
+        apart = models.crossing(loaded.model, data.vocab_size)
     if not apart <= models.TOLERANCE:
         raise ConfigError(
             f"{spec.model}: this model's predictions for a document change by {apart:.2g} of the largest logit when another stands before it; "

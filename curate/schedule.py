@@ -12,9 +12,15 @@ right after. A decay over k steps ends with `final` after the last step, not at 
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Literal
 
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
+
+
+def share_of(share: float, whole: int) -> int:
+    """A share of a whole as it is written, rounded up: 1.1 of 10 is 11, which floats make 12."""
+    return math.ceil(Decimal(repr(float(share))) * whole)
 
 
 def multiplier(
@@ -32,7 +38,7 @@ def multiplier(
     elif step < warmup:
         return (step + 1) / (warmup + 1)
     elif schedule == "wsd":
-        start = max(warmup, steps - math.ceil(decay * steps))
+        start = max(warmup, steps - share_of(decay, steps))
     else:
         start = warmup
     if schedule == "constant" or step < start:

@@ -1,7 +1,7 @@
 """Sequences that another program tokenized: Parquet files with a column `input_ids`, a row for each sequence.
 
     input_ids     list of integers
-    labels        optional; -100 where a token is not to be learned, as transformers has it (labels[i] is of token i)
+    labels        optional; -100 where a token is not to be learned, as transformers has it (labels[i] is of token i); others are the token
     position_ids  optional; where it begins again at 0, another document begins in the row
     id            optional, or curate_identity; names the row's documents
 
@@ -41,6 +41,15 @@ class TokenTable:
         for name, (_, own) in self._rows.items():
             if not np.array_equal(own, offsets):
                 raise DataError(f"{path}: expected {name} as long as input_ids in every row")
+        if "labels" in self._rows:
+            labels = self._rows["labels"][0]
+            odd = np.flatnonzero((labels != IGNORED) & (labels != ids))
+            if len(odd):
+                row, place = int(np.searchsorted(offsets, odd[0], side="right")) - 1, int(odd[0])
+                raise DataError(
+                    f"{path}: expected each label to be its own token or {IGNORED}, got {labels[place]} for the token {ids[place]} in row {row}; "
+                    "labels that are shifted already would teach the token after next: write them unshifted"
+                )
         lengths = np.diff(offsets)
         if (lengths == 0).any():
             raise DataError(f"{path}: row {int(np.argmin(lengths))} has no tokens; leave such rows out")

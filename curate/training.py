@@ -29,7 +29,7 @@ from curate.events import Events, Listener
 from curate.lease import held
 from curate.packed import IGNORED, Batch, Ints, Order, Sequences, ahead, collate, labels_of, shares
 from curate.prepared import Begun, Prepared, differences, prepare
-from curate.schedule import multiplier
+from curate.schedule import multiplier, share_of
 from curate.store import read_sealed, read_table, sealed, write_bytes, write_table
 from curate.trainspec import TrainSpec
 
@@ -165,16 +165,15 @@ class _Training:
         self.budget = adapters.Budget(self.model)
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         groups = [
-            {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": spec.weight_decay},
-            {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for name, p in named if adapters.decays(name, p)], "weight_decay": spec.weight_decay},
+            {"params": [p for name, p in named if not adapters.decays(name, p)], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=spec.peak_rate(), betas=(spec.beta1, spec.beta2), eps=spec.epsilon, fused=True
         )
         self.parameters = [p for _, p in named]
         self.multiplied, self.trained = flops.multiplied(self.model)
-        config = self.model.config
-        self.layers, self.width = int(getattr(config, "num_hidden_layers", 0)), int(getattr(config, "hidden_size", 0))
+        self.layers, self.width = flops.attended(self.model.config)
         self.peak = spec.peak_flops or flops.peak_of(self.device.name)
         self.keeps = "logits_to_keep" in inspect.signature(self.prepared.loaded.model.forward).parameters
         runner: Any = self.model
@@ -227,9 +226,10 @@ class _Training:
             chosen = self.order.step(number)
             own = shares(chosen, self.world.size)[self.world.rank]
             size = self.spec.micro_batch
-            batches = [collate(self.data, own[at : at + size], cut=not self.spec.compile) for at in range(0, len(own), size)]
+            cut, flat = not self.spec.compile, self.spec.attention == "flash_attention_2"
+            batches = [collate(self.data, own[at : at + size], cut=cut, flat=flat) for at in range(0, len(own), size)]
             if not len(own):  # a device without work in a short last step takes part with no label
-                idle = collate(self.data, chosen[:1], cut=not self.spec.compile)
+                idle = collate(self.data, chosen[:1], cut=cut, flat=flat)
                 batches = [Batch(idle.input_ids, idle.position_ids, np.full_like(idle.labels, IGNORED), 0, 0)]
             yield number, batches, _counts(self.data, chosen)
 
@@ -239,7 +239,7 @@ class _Training:
 
         started = time.perf_counter()
         rate = self.spec.peak_rate() * multiplier(
-            self.spec.schedule, number, self.prepared.steps, warmup=math.ceil(self.spec.warmup_ratio * self.prepared.steps),
+            self.spec.schedule, number, self.prepared.steps, warmup=share_of(self.spec.warmup_ratio, self.prepared.steps),
             decay=self.spec.decay_ratio, final=self.spec.final_ratio, branch=self.branch,
         )  # fmt: skip
         for group in self.optimizer.param_groups:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from curate.errors import ConfigError
-from curate.schedule import Schedule
+from curate.schedule import Schedule, share_of
 
 #: Settings that leave the result as it is: they may change between a training and its resumption.
 FREE = ("save_every", "save_minutes", "keep_last", "tensorboard", "threads", "device", "peak_flops")
@@ -29,7 +29,7 @@ class ForgettingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     texts: str | list[str]  # files with a text column, jsonl or parquet
     text: str = "text"
     documents: int = 64  # the first so many that are not empty
-    every: int | None = None  # steps between measurements; by default before the first and after the last only
+    every: int | None = None  # steps between measurements; by default after the last only
 
     def __post_init__(self) -> None:
         if self.documents < 1 or (self.every is not None and self.every < 1):
@@ -105,7 +105,7 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             return self.steps * self.batch_sequences(length)
         if self.tokens is not None:
             return max(1, -(-self.tokens // length))
-        return max(1, math.ceil(self.epochs * pool))
+        return max(1, share_of(self.epochs, pool))
 
     def batch_sequences(self, length: int) -> int:
         """How many sequences make a global batch; ConfigError where `batch_tokens` is no multiple of the length."""

@@ -172,7 +172,7 @@ class ColorFilter:
                 rows = np.flatnonzero(folds == fold)
                 tokens = models[fold, modelpair.PRIOR].tokens([texts[i] for i in rows])
                 for name, mean in means.items():
-                    found = models[fold, name].losses([([], own) for own in tokens], max_tokens=self.params.max_tokens)
+                    found = models[fold, name].losses([([], own) for own in tokens], context=self.params.sequence_length, max_tokens=self.params.max_tokens)
                     mean[rows] = [item.nll.mean() if len(item.nll) else np.nan for item in found]
         none = np.isnan(means[modelpair.PRIOR])
         scores = [pa.array(means[modelpair.PRIOR] - means[name], mask=none) for name in self.names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -48,3 +49,10 @@ def test_a_steps_mfu_is_its_work_over_its_time(tmp_path: Path) -> None:
         for size in (b - a for a, b in itertools.pairwise(bounds)):
             work += size * 6 * (LAYERS + 32 * WORDS) + 6 * 2 * 32 * size * size
     assert math.isclose(row["mfu"], work / row["seconds"] / 1e12, rel_tol=1e-9)
+
+
+def test_the_width_of_attention_is_that_of_its_heads() -> None:
+    # Qwen3-0.6B: hidden 1,024, 16 heads of 128; the scores are of 2,048
+    qwen = SimpleNamespace(num_hidden_layers=28, hidden_size=1024, num_attention_heads=16, head_dim=128)
+    assert flops.attended(qwen) == (28, 2048)
+    assert flops.attended(SimpleNamespace(num_hidden_layers=12, hidden_size=768, num_attention_heads=12)) == (12, 768)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,23 @@ def test_el2n_by_hand(folder: Path, model: lm.LanguageModel) -> None:
         chances = torch.softmax(found(input_ids=torch.tensor([[0, *tokens]])).logits[0, :-1], -1)
     want = [(p - torch.nn.functional.one_hot(torch.tensor(t), len(p))).norm().item() for p, t in zip(chances, tokens, strict=True)]
     np.testing.assert_allclose(model.losses([([], tokens)], error=True)[0].error, want, rtol=1e-4)
+
+
+def test_el2n_of_a_token_that_is_nearly_certain(tmp_path: Path) -> None:
+    folder = causal(tmp_path, vocabulary=300)
+    model = lm.LanguageModel(folder, "cpu")
+    tokens = model.tokens(["the sun"])[0]
+
+    def sure(input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
+        logits = torch.zeros((*input_ids.shape, 300))
+        logits[0, torch.arange(len(tokens)), torch.tensor(tokens)] = 14.0
+        return SimpleNamespace(logits=logits)
+
+    model.model = sure
+    # by hand: each of the 299 others has q = 1 / (e^14 + 299), the right one lacks 299 q: sqrt((299 q)^2 + 299 q^2)
+    q = 1 / (math.exp(14) + 299)
+    want = math.sqrt((299 * q) ** 2 + 299 * q * q)
+    np.testing.assert_allclose(model.losses([([], tokens)], error=True)[0].error, [want] * len(tokens), rtol=1e-2)
 
 
 def test_a_tokenizer_without_a_first_token_leaves_the_first_out(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import modeling_flash_attention_utils
 
 from curate.errors import ConfigError
 from curate.packed import MemorySequences, Order, ahead, collate, labels_of, shares, targets_in
@@ -101,3 +104,16 @@ def test_the_thread_ends_when_nobody_wants_more() -> None:
     next(items)
     items.close()  # type: ignore[attr-defined]
     assert not any(t.name == "curate-train-data" for t in threading.enumerate())
+
+
+def test_flat_rows_are_one_that_flash_attention_sees_as_packed() -> None:
+    flash: Any = modeling_flash_attention_utils
+    sequences = MemorySequences([[("a", [1, 2, 3]), ("b", [4, 5])], [("c", [6, 7, 8, 9])]], sequence_length=5, vocab_size=10)
+    rows, flat = (collate(sequences, np.array([0, 1]), flat=f) for f in (False, True))
+    # in a batch of two rows transformers looks across every boundary
+    assert not flash._is_packed_sequence(torch.from_numpy(rows.position_ids), 2)
+    assert flash._is_packed_sequence(torch.from_numpy(flat.position_ids), 1)
+    assert flat.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]]
+    assert flat.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 3, 0]]
+    assert flat.labels.tolist() == [[2, 3, -100, 5, -100, 7, 8, 9, -100, -100]]
+    assert (flat.tokens, flat.squares) == (rows.tokens, rows.squares) == (9, 9 + 4 + 16)

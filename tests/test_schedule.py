@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.schedule import Schedule, multiplier
+from curate.schedule import Schedule, multiplier, share_of
 
 ALL: tuple[Schedule, ...] = ("cosine", "linear", "wsd", "constant")
 
@@ -44,3 +44,9 @@ def test_every_step_learns_and_none_is_above_the_peak(schedule: Schedule, steps:
     assert all(0 < rate <= 1 for rate in rates)
     after = rates[min(warmup, steps) :]
     assert after == sorted(after, reverse=True)
+
+
+def test_a_share_of_the_steps_is_of_the_number_as_it_is_written() -> None:
+    # 0.07 * 100 is 7.000000000000001 in floats, and the decay would begin a step early
+    assert [multiplier("wsd", s, 100, decay=0.07) for s in (92, 93, 94)] == pytest.approx([1, 1, 6 / 7])
+    assert [share_of(0.07, 100), share_of(0.03, 100), share_of(0.03, 1), share_of(0.0, 9), share_of(1.0, 9)] == [7, 3, 1, 0, 9]

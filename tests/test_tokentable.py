@@ -65,3 +65,9 @@ def test_bad_tables_are_refused(columns: dict[str, list[object]], told: str, tmp
 def test_nothing_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Parquet file with input_ids"):
         TokenTable(tmp_path)
+
+
+def test_labels_that_are_shifted_already_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.parquet", input_ids=[[4, 4], [1, 2, 3]], labels=[[4, 4], [2, 3, -100]])
+    with pytest.raises(DataError, match="got 2 for the token 1 in row 1; labels that are shifted already"):
+        TokenTable(file)

@@ -35,6 +35,8 @@ def test_what_cannot_be_is_refused(given: dict[str, Any], told: str) -> None:
 def test_a_training_is_as_long_as_asked() -> None:
     assert TrainSpec(batch_tokens=40).total_steps(10, 10) == 3
     assert TrainSpec(batch_tokens=40, epochs=0.5).sequences(10, 10) == 5
+    # 1.1 * 10 is 11.000000000000002 in floats
+    assert TrainSpec(batch_tokens=40, epochs=1.1).sequences(10, 10) == 11
     assert TrainSpec(batch_tokens=40, steps=7).sequences(10, 10) == 28
     assert TrainSpec(batch_tokens=40, tokens=101).sequences(10, 10) == 11
 

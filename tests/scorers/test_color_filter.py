@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import causal
 
-from curate import documents
+from curate import documents, modelpair
+from curate import language_model as lm
 from curate.budget import parse
 from curate.errors import ConfigError
 from curate.scorers.color_filter import ColorFilter, ColorFilterParams
@@ -104,6 +107,19 @@ def test_any_cut_and_order_gives_one_sample(texts: list[str], sample: int, draw:
     assert stage.merge(parts).equals(whole)
     assert whole["text"].to_pylist() == list(dict.fromkeys(whole["text"].to_pylist()))  # no copies
     assert whole.num_rows == min(sample, len(set(texts)))
+
+
+def test_a_long_document_is_read_in_windows_of_what_the_pair_was_trained_on(tmp_path: Path) -> None:
+    # the models take 512 places, and sequences of 16 taught them the first 16 of these
+    stage = ColorFilter(ColorFilterParams(sequence_length=16), Context("color_filter", 7, (Target("maths"),)))
+    pair = {name: lm.LanguageModel(causal(tmp_path / f"m{i}", seed=i, context=512), "cpu", "fp32") for i, name in enumerate(("", "maths"))}
+    state = modelpair.MODELS.empty_table()
+    stage._loaded = (state, {(fold, name): model for fold in (0, 1) for name, model in pair.items()})
+    text = "the ship left the harbour " * 20
+    tokens = pair[""].tokens([text])[0]
+    prior, conditional = (pair[name].losses([([], tokens)], context=16)[0].nll.mean() for name in ("", "maths"))
+    assert len(tokens) > 100
+    assert stage.apply(state, batch([text]))["value"].to_pylist() == pytest.approx([prior - conditional], rel=1e-4)
 
 
 def test_another_seed_draws_another_sample() -> None:
