@@ -358,7 +358,7 @@ class Select:
     def _limit(self, frame: Frame, eligible: int) -> int | None:
         """The budget in its unit; None: everything that passed the threshold."""
         if self._sized and (unknown := frame.scalar("SELECT count(*) FROM eligible WHERE size IS NULL")):
-            raise budget.no_size(self.params.budget, unknown, self._sized)
+            raise budget.no_size(str(self.params.budget), unknown, self._sized)
         if self.params.budget is None:
             return None
         asked = budget.parse(self.params.budget)
