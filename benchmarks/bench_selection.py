@@ -1,7 +1,9 @@
-"""What DSIR chooses from a pool whose sources are known, for several guides, beside random: the share of the right
+"""What scorers choose from a pool whose sources are known, for several guides, beside random: the share of the right
 source in the top 2,000 (a sanity column: it misranks), and the n-gram judge's bits per byte on the test.
 
-    python benchmarks/bench_selection.py --pool DIR --targets DIR --json OUT
+    python benchmarks/bench_selection.py --pool DIR --targets DIR --json OUT [--by dsir --by color_filter] [--documents N] [--top 2000]
+
+`--documents` takes the first so many of the pool, for scorers that are dear; every scorer then chooses from the same.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 import curate
 
@@ -28,35 +32,46 @@ def main() -> None:
     words.add_argument("--pool", required=True)
     words.add_argument("--targets", required=True)
     words.add_argument("--json", required=True)
+    words.add_argument("--by", action="append", help="a scorer (default: dsir); repeatable")
+    words.add_argument("--documents", type=int, default=0)
+    words.add_argument("--top", type=int, default=TOP)
     given = words.parse_args()
-    result: dict[str, Any] = {"what": f"top {TOP} of the pool by DSIR beside random draws of equal bytes", **measure.about(), "rows": []}
+    by = given.by or ["dsir"]
+    result: dict[str, Any] = {"what": f"top {given.top} of the pool by {', '.join(by)} beside random draws of equal bytes", **measure.about(), "rows": []}
     with tempfile.TemporaryDirectory() as scratch:
+        pool = Path(given.pool)
+        if given.documents:
+            pool = Path(scratch) / "pool.parquet"
+            pq.write_table(ds.dataset(given.pool).head(given.documents), pool, row_group_size=500)
+            result["documents"] = given.documents
         for target, right in TARGETS.items():
-            result["rows"].append(one(Path(given.pool), Path(given.targets), target, right, Path(scratch)))
+            for scorer in by:
+                result["rows"].append(one(pool, Path(given.targets), target, right, Path(scratch), scorer, given.top))
+                print(json.dumps(result["rows"][-1]), flush=True)
     Path(given.json).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
-def one(pool: Path, targets: Path, target: str, right: str, scratch: Path) -> dict[str, Any]:
-    """Run and compare one target."""
+def one(pool: Path, targets: Path, target: str, right: str, scratch: Path, scorer: str, top: int) -> dict[str, Any]:
+    """Run and compare one target under one scorer."""
     recipe = {
         "name": target,
         "corpus": {"paths": [str(pool.resolve())], "text": "text", "id": "id", "source": "source"},
         "targets": {target: {"guide": [str((targets / f"{target}_guide.jsonl").resolve())], "test": [str((targets / f"{target}_test.jsonl").resolve())]}},
         "seed": 7,
-        "stages": [{"dedup_exact": {}}, {"dsir": {}}, {"select": {"by": "dsir", "how": "top_k", "budget": TOP}}],
+        "stages": [{"dedup_exact": {}}, {scorer: {}}, {"select": {"by": scorer, "how": "top_k", "budget": top}}],
     }
-    folder = scratch / target
+    folder = scratch / f"{target}-{scorer}"
     start = time.perf_counter()
     found = curate.compare(recipe, run=folder)
     seconds = time.perf_counter() - start
     run = curate.open_run(folder)
     (share,) = run.arrow(f"SELECT avg((source = '{right}')::INT) AS s FROM selected")["s"].to_pylist()
-    (chance,) = run.arrow(f"SELECT avg((source = '{right}')::INT) AS s FROM docs WHERE dsir IS NOT NULL")["s"].to_pylist()
+    (chance,) = run.arrow(f"SELECT avg((source = '{right}')::INT) AS s FROM docs WHERE {scorer} IS NOT NULL")["s"].to_pylist()
     item = found.targets[0]
     verdict = item.verdict
     return {
-        "target": target, "right_source": right, "share_in_top": round(share, 4), "share_in_pool": round(chance, 4),
+        "target": target, "scorer": scorer, "right_source": right, "share_in_top": round(share, 4), "share_in_pool": round(chance, 4),
         "bits_per_byte": round(verdict.selection_bits_per_byte, 4), "random_bits_per_byte": round(verdict.random_bits_per_byte, 4),
         "random_sd": round(verdict.random_sd, 4), "difference": round(verdict.difference, 4), "low": round(verdict.low, 4), "high": round(verdict.high, 4),
         "verdict": verdict.word, "kl_reduction": round(item.kl.selection, 4), "kl_reduction_random": round(item.kl.random_mean, 4),
