@@ -42,6 +42,7 @@ BUILT_IN = (
     "curate.pipelines.length",
     "curate.pipelines.dedup_exact",
     "curate.pipelines.minhash",
+    "curate.pipelines.mix",
     "curate.pipelines.perplexity",
     "curate.pipelines.pii",
     "curate.pipelines.repeated_lines",

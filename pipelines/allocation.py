@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
 #: A ranked list: (document, its size in the budget's unit, the value it was ranked by), best first.
 Ranked = Sequence[tuple[int, int, float]]
 #: What was taken: (document, value, which list it came from), in the order taken.
 Picks = list[tuple[int, float, int]]
+#: What tempered weights are computed in: decimal digits are the same on every machine, a power of doubles is not.
+_DIGITS = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_HALF_EVEN, traps=[])
+_WEIGHT_UNITS = 10**40
 
 
 def balanced(sizes: Mapping[str | None, int], limit: int) -> dict[str | None, int]:
@@ -42,9 +46,63 @@ def shared(shares: Mapping[str, float], groups: Sequence[str | None], limit: int
     return {g: int(_exactly(shares.get(g, 0.0)) * limit) if g is not None else 0 for g in groups}
 
 
-def _exactly(number: float) -> Fraction:
+def _exactly(number: float | Fraction) -> Fraction:
     """The number as it was written: 0.29 of 100 is 29, which the binary 0.28999... would make 28."""
     return Fraction(str(number))
+
+
+def by_weight(weights: Mapping[str, float | int | Fraction], limit: int) -> dict[str, int]:
+    """The limit shared by weights to the last unit: each part rounded down, what is left to the largest remainders, then by name.
+
+    >>> by_weight({"a": 1, "b": 1, "c": 1}, 100)
+    {'a': 34, 'b': 33, 'c': 33}
+    """
+    exact = {name: _exactly(weight) for name, weight in weights.items()}
+    total = sum(exact.values())
+    if not total:
+        return dict.fromkeys(weights, 0)
+    quotas = {name: limit * weight / total for name, weight in exact.items()}
+    given = {name: int(quota) for name, quota in quotas.items()}
+    order = sorted(quotas, key=lambda name: (given[name] - quotas[name], name))
+    for name in order[: limit - sum(given.values())]:
+        given[name] += 1
+    return given
+
+
+def most_by_weight(weights: Mapping[str, float | int | Fraction], sizes: Mapping[str, int]) -> int:
+    """A limit that `by_weight` can share with no part above its size: the least size x total / weight, rounded down."""
+    exact = {name: _exactly(weight) for name, weight in weights.items()}
+    total = sum(exact.values())
+    return min((int(sizes.get(name, 0) * total / weight) for name, weight in exact.items() if weight), default=0)
+
+
+def tempered(sizes: Mapping[str, int], temperature: float) -> dict[str, int]:
+    """Weights p^(1/temperature), p the part of the largest size, in units of 1e-40; 1 is proportional, above it flatter.
+
+    >>> tempered({"a": 100, "b": 25}, 2)["b"] * 2 == tempered({"a": 100, "b": 25}, 2)["a"]
+    True
+    """
+    largest = max(sizes.values(), default=0)
+    power = _DIGITS.divide(Decimal(1), Decimal(str(temperature)))
+    found = {}
+    for name, size in sizes.items():
+        part = _DIGITS.power(_DIGITS.divide(Decimal(size), Decimal(largest)), power) if size else Decimal(0)
+        found[name] = int(_DIGITS.multiply(part, Decimal(_WEIGHT_UNITS)).to_integral_value(context=_DIGITS))
+    return found
+
+
+def unimax(sizes: Mapping[str, int], limit: int, cap: float) -> dict[str, int]:
+    """UniMax (Chung et al. 2023): the smallest first, each the same part of what is left, but at most cap x its size.
+
+    >>> unimax({"a": 10, "b": 100, "c": 1000}, 300, 1)
+    {'a': 10, 'b': 100, 'c': 190}
+    """
+    left, given = limit, {}
+    order = sorted(sizes, key=lambda name: (sizes[name], name))
+    for position, name in enumerate(order):
+        given[name] = min(left // (len(order) - position), int(sizes[name] * _exactly(cap)))
+        left -= given[name]
+    return given
 
 
 def round_robin(lists: Sequence[Ranked], limit: int) -> Picks:

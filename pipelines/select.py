@@ -122,6 +122,20 @@ def _amounts(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, Mapping) else [value]
 
 
+def check_direction(fields: Sequence[pa.Field], order: str | None, also: frozenset[str] = frozenset()) -> None:
+    """Refuse columns of which less is better, by what they carry or by a word of their name, unless the order is said.
+
+    `also` are further such words.
+    """
+    if order is not None:
+        return
+    for item in fields:
+        larger = meaning(item)[1]
+        words = {word.lower() for word in _WORDS_OF_A_NAME.findall(item.name)}
+        if larger is False or (larger is None and words & (_DIRECTED | also)):
+            raise ConfigError(f"by: is smaller better for {item.name}, as its name says, or larger? say it: order: asc takes the smallest first, order: desc the largest")
+
+
 def unit_of(written: int | str | None) -> budget.Unit:
     """The unit that a budget counts in; documents where there is none."""
     return budget.parse(written).unit if written is not None else "documents"
@@ -203,19 +217,10 @@ class Select:
         by = self.params.by
         if isinstance(by, ByFile):
             fields = [pa.field(by.column, pa.float64())]
-        self._check_direction(fields)
+        check_direction(fields, self.params.order)
         if self.params.how == "resample" and self.params.temperature is None and self.kind != "log_weight":
             word = by.column if isinstance(by, ByFile) else by
             raise ConfigError(f"by: {word} is not a log weight, so a resample needs a temperature: the score is standardised (mean 0, sd 1) and divided by it; 1 is mild, 0.1 is nearly top-k")
-
-    def _check_direction(self, fields: Sequence[pa.Field]) -> None:
-        if self.params.order is not None:
-            return
-        for item in fields:
-            larger = meaning(item)[1]
-            words = {word.lower() for word in _WORDS_OF_A_NAME.findall(item.name)}
-            if larger is False or (larger is None and words & _DIRECTED):
-                raise ConfigError(f"by: is smaller better for {item.name}, as its name says, or larger? say it: order: asc takes the smallest first, order: desc the largest")
 
     def finish_reads(self) -> list[str]:
         """The columns that the decision needs; ConfigError, naming the setting, for one that cannot work."""
@@ -235,7 +240,7 @@ class Select:
                 except ConfigError as error:
                     raise ConfigError(f"{setting}: {error}") from error
                 if setting == "by":
-                    self._check_direction([self.context.columns.field(n) for n in named])
+                    check_direction([self.context.columns.field(n) for n in named], self.params.order)
         sized = [self._sized] if self._sized else []
         return list(dict.fromkeys([IDENTITY, KEY, BYTES, WORDS, *sized, *named]))
 

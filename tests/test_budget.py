@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from curate import budget
 from curate.errors import ConfigError
+from curate.stage import measure
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,12 @@ def test_a_share_is_of_the_eligible_documents_rounded_down_exactly(written: str,
 def test_what_is_no_budget_is_refused_with_what_it_may_be(written: str | int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         budget.parse(written)
+
+
+def test_a_budget_in_tokens_finds_the_one_column_that_counts_them() -> None:
+    tokens, other = measure("t", pa.int32(), means="tokens"), measure("n", pa.int64())
+    assert budget.size_column("5tokens", pa.schema([other, tokens])) == "t"
+    with pytest.raises(ConfigError, match="put one before this stage"):
+        budget.size_column("5tokens", pa.schema([other]))
+    with pytest.raises(ConfigError, match="there are 2: t, u; keep one"):
+        budget.size_column("5tokens", pa.schema([tokens, measure("u", pa.int32(), means="tokens")]))

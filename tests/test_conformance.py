@@ -78,6 +78,8 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     *([("token_count", {"tokenizer": str(EXAMPLES / "words_tokenizer.json")})] if TOKENIZERS else []),
     ("select", {"how": "random", "budget": "50%"}),
     ("select", {"how": "random_balanced", "group_by": "source", "budget": 3}),
+    ("mix", {"weights": "unimax", "group_by": "source", "budget": 3}),
+    ("mix", {"budget": {"source 1": 2}, "group_by": "source", "by": "curate_words"}),
 ]
 
 
