@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.pipelines.allocation import balanced, by_weight, most_by_weight, quota, round_robin, shared, tempered, unimax
+from curate.pipelines.allocation import (
+    balanced,
+    by_weight,
+    most_by_weight,
+    quota,
+    round_robin,
+    shared,
+    tempered,
+    unimax,
+)
 
 Row = tuple[int, int, float]
 

@@ -174,7 +174,7 @@ def test_a_mixture_needs_a_source_and_a_count_of_its_unit() -> None:
     with pytest.raises(ConfigError, match="token_count"):
         Mix(MixParams(weights="unimax", budget="5tokens"), Context("mix", source="source"))
     stage = Mix(MixParams(weights="unimax", budget=5, group_by="lang"), Context("mix", columns=pa.schema([("language", pa.string())])))
-    with pytest.raises(ConfigError, match="group_by: .*lang"):
+    with pytest.raises(ConfigError, match=r"group_by: .*lang"):
         stage.finish_reads()
 
 
@@ -223,7 +223,7 @@ def test_the_stage_is_its_twin_in_any_order_of_rows(found: list[tuple[str | None
     asking = {"weights": weights, "budget": f"{limit}{'B' if in_bytes else 'words'}"} | ({"by": "q"} if ranked else {})
     with tempfile.TemporaryDirectory() as scratch:
         if expected is None:
-            with pytest.raises(ConfigError, match="more is asked|have nothing"):
+            with pytest.raises(ConfigError, match=r"more is asked|have nothing"):
                 ask(rows, Path(scratch), **asking)
         else:
             said, _ = ask(rows, Path(scratch), threads=2, **asking)
@@ -253,13 +253,15 @@ def test_a_run_mixes_what_was_selected_publishes_it_and_verifies(tmp_path: Path)
     done = call("run", file, "--run", tmp_path / "run", "--workers", 1)
     assert done.returncode == 0, done.stderr
     out = done.stdout + done.stderr
-    assert "web: asked 30 (66.67%)" in out and "code: asked 15 (33.33%)" in out
+    assert "web: asked 30 (66.67%)" in out
+    assert "code: asked 15 (33.33%)" in out
     rows = published_rows(tmp_path / "run")
     spent = {s: sum(r["curate_token_count"] for r in rows if r["source"] == s) for s in ("web", "code", "law")}
     # the best first: 29 has 2 words, 28 one, 27 four, 26 three; 10 every four documents
     assert spent == {"web": 30, "code": 13, "law": 0}
     assert sorted(r["id"] for r in rows if r["source"] == "code") == [f"code{i}" for i in (24, 25, 26, 27, 28, 29)]
-    assert "curate_mix_rank" in rows[0] and "curate_mix_share" not in rows[0]
+    assert "curate_mix_rank" in rows[0]
+    assert "curate_mix_share" not in rows[0]
     told = OpenRun(tmp_path / "run").arrow("SELECT source, any_value(mix_asked) asked, any_value(mix_taken) taken FROM docs WHERE mix_keep GROUP BY 1 ORDER BY 1")
     assert told.to_pylist() == [{"source": "code", "asked": 15, "taken": 13}, {"source": "web", "asked": 30, "taken": 30}]
     assert call("verify", tmp_path / "run").returncode == 0
