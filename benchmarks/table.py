@@ -34,7 +34,7 @@ def result(name: str) -> dict[str, Any]:
 
 def render() -> str:
     """All tables."""
-    return "\n".join([*speeds(), "", *selections(), "", *nights(), "", *kernels()])
+    return "\n".join([*speeds(), "", *selections(), "", *nights(), "", *kernels(), "", *models()])
 
 
 def nights() -> list[str]:
@@ -118,6 +118,26 @@ def speeds() -> list[str]:
         ("the demo, after installation", "under 60 s", f"{startup['demo_seconds']:.0f} s", startup),
         ("`curate --help`, CPU", "under 0.3 s", f"{startup['help_cpu_seconds']:.2f} s", startup),
         ("`curate sql`, CPU", "under 0.5 s", f"{startup['sql_cpu_seconds']:.2f} s", startup),
+    ]  # fmt: skip
+    return table(rows)
+
+
+def models() -> list[str]:
+    """What was asked of languages, meaning, training and scoring by models, and what was measured."""
+    languages, scoring, training = ({**found, **found["about"]} for found in map(result, ("langid", "lm", "train")))
+    meaning = result("semdedup")
+    ours = training["found"]["curate"]["tokens_per_second"]
+    padded, packed = (training["found"][f"Trainer, {how}"]["tokens_per_second"] for how in ("padded", "packed"))
+    agreement = languages["agreement"]
+    rows = [
+        (f"`language` over py3langid's own loop; labels of {agreement['documents']:,} documents that differ", "identical",
+         f"{languages['times_the_library']:.1f} x ({languages['mb_per_second']:.0f} MB/s); {agreement['labels_that_differ']}", languages),
+        (f"SemDeDup, {meaning['documents']:,} x {meaning['dim']}, over FAISS's k-means and the bare products, CPU; peak memory", "1.3 x; 2 GB",
+         f"{meaning['ratio_median']:.2f} x; {meaning['peak_mb'] / 1000:.1f} GB", meaning),
+        (f"`curate train` on one core, {training['parameters'] / 1e6:.0f} million parameters, non-padding tokens a second: over transformers.Trainer padded; packed", "1.3 x",
+         f"{ours / padded:.1f} x; {ours / packed:.2f} x", training),
+        (f"`lm` scoring, {scoring['parameters'] / 1e6:.0f} million parameters, over batches in the order of the file with padding", "1.5 x",
+         f"{scoring['times']:.1f} x", scoring),
     ]  # fmt: skip
     return table(rows)
 
