@@ -54,7 +54,7 @@ def check_stage(
     checks = [
         subject.names, subject.pickles, subject.length_and_schema, subject.no_mutation, subject.determinism, subject.slices,
         subject.splits, subject.order, subject.large_string, subject.empty, subject.null_reason, subject.merge_is_associative,
-        subject.merge_does_not_depend_on_order,
+        subject.merge_does_not_depend_on_order, subject.samples_are_named_by_row, subject.fit_sample_is_deterministic,
     ]  # fmt: skip
     return [_outcome(check) for check in checks]
 
@@ -106,19 +106,35 @@ class _Subject:
 
     def _check_reads(self) -> None:
         known = {*self.pool.schema.names, *self.node.columns()}
-        for verb, method in (("apply", "reads"), ("fit", "fit_reads"), ("judge", "judge_reads")):
+        verbs = (("apply", "reads"), ("fit", "fit_reads"), ("sample", "sample_reads"), ("sample", "sample_from"), ("judge", "judge_reads"))
+        for verb, method in verbs:
             if verb in self.node.verbs:
-                for name in getattr(self.stage, method)():
+                for name in getattr(self.stage, method, list)():
                     if name not in known:
                         raise ConfigError(
                             f"the suite gives a stage the text, {', '.join(BASE_COLUMNS)} and source; {self.node.label!r} reads {name!r}; from Python, check_stage(columns=...) gives it more"
                         )
 
     def _state(self) -> pa.Table | None:
+        if "sample" in self.node.verbs:
+            return self._trained()
         if not hasattr(self.stage, "close"):
             return None
         merged = self.stage.merge([self._partial(self.pool)]) if "fit" in self.node.verbs else None
         return self.stage.close(merged, {"guide": pa.chunked_array([GUIDE])})
+
+    def _trained(self) -> pa.Table:
+        """The state of samples of all the suite's documents."""
+        bounds = self.stage.samples()
+        assert bounds, "samples() names at least one sample"
+        of = self._sample_of(self.pool)
+        whole = pa.Table.from_batches([self.pool.select(list(self.stage.sample_reads()))])
+        samples = {n: (whole if of is None else whole.filter(pc.fill_null(pc.equal(of, n), False))).slice(0, b.rows) for n, b in bounds.items()}
+        return self.stage.fit_sample(samples, {"guide": pa.chunked_array([GUIDE])})
+
+    def _sample_of(self, pool: pa.RecordBatch) -> pa.Array | None:
+        asks = list(getattr(self.stage, "sample_from", list)())
+        return self.stage.sample_of(pool.select(asks)) if asks else None
 
     def _partial(self, pool: pa.RecordBatch) -> pa.Table:
         return self.stage.fit_part(iter([pool.select(list(self.stage.fit_reads()))]))
@@ -259,9 +275,41 @@ class _Subject:
             "the order of the parts changes the merged partial"
         )
 
+    def samples_are_named_by_row(self) -> None:
+        if "sample" not in self.node.verbs:
+            return
+        whole = self._sample_of(self.pool)
+        if whole is None:
+            return
+        assert len(whole) == self.pool.num_rows, f"sample_of was given {self.pool.num_rows} rows and returned {len(whole)}"
+        for low, high in ((0, 1), (3, 9), (5, 5)):
+            alone = self._sample_of(self.pool.slice(low, high - low))
+            assert alone is not None
+            assert alone.to_pylist() == whole.to_pylist()[low:high], "sample_of gives rows alone another sample than among all rows"
+
+    def fit_sample_is_deterministic(self) -> None:
+        if "sample" in self.node.verbs:
+            assert self.state is not None
+            assert self._trained().equals(self.state), "two trainings on one sample gave two states"
+
 
 def _columns(batch: Any) -> list[Any]:
     return [_values(column) for column in batch.columns]
+
+    def samples_are_named_by_row(self) -> None:
+        if "sample" not in self.node.verbs or self._sample_of(self.pool) is None:
+            return
+        whole = _values(self._sample_of(self.pool))
+        assert len(whole) == self.pool.num_rows, f"sample_of was given {self.pool.num_rows} rows and returned {len(whole)}"
+        for low, high in ((0, 1), (3, 9), (5, 5)):
+            assert _values(self._sample_of(self.pool.slice(low, high - low))) == whole[low:high], (
+                "sample_of gives rows alone another sample than among all rows"
+            )
+
+    def fit_sample_is_deterministic(self) -> None:
+        if "sample" in self.node.verbs:
+            assert self.state is not None
+            assert self._trained().equals(self.state), "two trainings on one sample gave two states"
 
 
 def _values(column: Any) -> list[Any]:

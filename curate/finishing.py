@@ -33,7 +33,7 @@ def finish(run: Run, node: Node) -> None:
     frame = Frame(
         _frame_schema(node, schema, vectors),
         _frame_batches(run, node, reads, vectors),
-        lambda docs: _row_hashes(run, docs),
+        lambda docs: row_hashes(run, docs),
         gather=lambda docs: gathered(run, node, docs),
         references=run.references.get(node.position),
         vectors=vectors,
@@ -170,8 +170,8 @@ def _write_finished(
     write_table(node.finished / f"{name}.parquet", aligned, run.scratch)
 
 
-def _row_hashes(run: Run, docs_column: pa.ChunkedArray) -> pa.Table:
-    """Hash the whole rows of some documents, part by part, in the workers."""
+def row_hashes(run: Run, docs_column: pa.ChunkedArray) -> pa.Table:
+    """doc, row_hash: hash the whole rows of some documents, part by part, in the workers."""
     wanted = np.sort(docs_column.to_numpy())
     tasks = []
     for part in run.parts:
@@ -203,7 +203,7 @@ def check_ids(run: Run) -> None:
         for part, name in zip(run.parts, run.names, strict=True)
         for batch in part_columns(run, part, name, [IDENTITY], 1).combine_chunks().to_batches()
     )
-    frame = Frame(schema, batches, lambda docs: _row_hashes(run, docs), scratch=run.scratch, threads=run.workers)
+    frame = Frame(schema, batches, lambda docs: row_hashes(run, docs), scratch=run.scratch, threads=run.workers)
     try:
         twice = frame.sql(
             f"SELECT {IDENTITY}, min(doc), max(doc), count(*) FROM pool WHERE hash({IDENTITY}) IN (SELECT hash({IDENTITY}) FROM pool GROUP BY 1 HAVING count(*) > 1) GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 LIMIT 3"

@@ -110,14 +110,14 @@ def stage_work(run: Run) -> list[StageWork]:
 
 def _work_of(run: Run, node: Node, folders: Counter[str]) -> StageWork:
     state: Literal["fitted", "reused", "frozen"] | None = None
-    if "fit" in node.verbs:
+    if node.verbs & {"fit", "sample"}:
         kept = getattr(node.stage, "frozen", False) and node.partials is None
         state = "frozen" if kept else "fitted" if str(node.state) in run.written else "reused"
     finish: Literal["anew", "reused"] | None = None
     if "finish" in node.verbs:
         finish = "anew" if folders[str(node.finished)] else "reused"
     return StageWork(
-        node.label, node.stage.name, folders[str(node.measures)], folders[str(node.verdicts)], folders[str(node.partials)], state, finish
+        node.label, node.stage.name, folders[str(node.measures)], folders[str(node.verdicts)], folders[str(node.partials)] if "fit" in node.verbs else 0, state, finish
     )
 
 

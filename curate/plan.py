@@ -68,6 +68,8 @@ class Node:
         if self.stage is None:
             self.stage = build_stage(self.spec)
         self.verbs = verbs(self.stage)
+        if {"fit", "sample"} <= self.verbs:
+            raise ConfigError(f"stage {self.label!r} has fit_part and fit_sample; a stage has one state, made by one of them")
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("stage", "verbs")}
@@ -98,8 +100,8 @@ class Node:
 
     def reads(self) -> list[str]:
         """All columns that any of its verbs reads."""
-        methods = {"apply": "reads", "fit": "fit_reads", "judge": "judge_reads", "finish": "finish_reads"}
-        return list(dict.fromkeys(n for verb, method in methods.items() if verb in self.verbs for n in getattr(self.stage, method)()))
+        methods = [("apply", "reads"), ("fit", "fit_reads"), ("sample", "sample_reads"), ("sample", "sample_from"), ("judge", "judge_reads"), ("finish", "finish_reads")]
+        return list(dict.fromkeys(n for verb, method in methods if verb in self.verbs for n in getattr(self.stage, method, list)()))
 
     def decides(self) -> bool:
         """Whether this stage can drop a document."""
@@ -195,9 +197,10 @@ def stage_key(node: Node, inputs: Mapping[str, str]) -> str:
     for name in getattr(stage, "keyless_params", ()):
         params.pop(name, None)
     context = node.spec.context
-    seed = context.seed if getattr(stage, "uses_seed", False) else 0
+    seeded = getattr(stage, "uses_seed", False) or "sample" in node.verbs
+    seed = context.seed if seeded else 0
     targets = [[t.name, t.weight] for t in context.targets] if getattr(stage, "uses_targets", False) else []
-    label = context.label if getattr(stage, "uses_seed", False) else ""
+    label = context.label if seeded else ""
     return digest(stage.name, stage.version, registry.source_hash(type(stage)), params, seed, label, targets, dict(inputs),
                   getattr(stage, "extra_key", lambda: "")())
 

@@ -159,11 +159,19 @@ class _Opened:
             partials = [e.path.rpartition("/")[2] for e in self.ledger.entries if e.kind == "fit" and e.path.startswith(f"{stage['key']}/fit/")]
             of = {name.rpartition("-")[0] for name in partials}
             shown = [doc for doc, dropped in rows if self.names[doc >> 32] in of and places.get(dropped, len(places)) >= stage["position"]]
+            if "sample" in of:  # a listing of a drawn sample, document by document
+                listed = {pair for name in partials for pair in self._listed(stage["key"], name)}
+                shown = [doc for doc, _ in rows if (self.names[doc >> 32], doc & 0xFFFFFFFF) in listed]
             if shown:
                 frozen = msgspec.json.decode(stage["settings"]).get("state") == "frozen"
                 state = Path(stage["state"] or "").stem
                 found.append(Fitted(stage["label"], state, len(shown), tuple(sorted({files[doc >> 32] for doc in shown})), frozen))
         return tuple(found)
+
+    def _listed(self, key: str, name: str) -> list[tuple[str, int]]:
+        """The documents of a drawn sample: a part's name in the store, and a row of it."""
+        table = read_table(self.ledger.store / key / "fit" / name, ["part", "row"])
+        return list(zip(table["part"].to_pylist(), table["row"].to_pylist(), strict=True))
 
     def recipe(self) -> recipe.Recipe:
         """The recipe that this folder was made by."""

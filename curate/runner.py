@@ -26,6 +26,7 @@ from curate import (
     licenses,
     records,
     reference,
+    sampling,
     sharing,
     takedown,
 )
@@ -367,6 +368,10 @@ class Run:
             if "fit" in node.verbs:
                 self._fit(node, pending)
                 pending = []
+            elif "sample" in node.verbs:
+                self._run_pass(pending)
+                pending = []
+                self._fit_sample(node)
             elif hasattr(node.stage, "close") and not hasattr(node.stage, "fit_part"):
                 self._close(node)
             elif node.label in (documents.OVERLAP, documents.TAKEDOWN):
@@ -380,7 +385,7 @@ class Run:
                 self._finish(node)
             if "judge" in node.verbs:  # behind the finish: a verdict may be of what that found
                 found = node.finished.name if node.finished else ""
-                node.verdicts = self.store / digest(node.key, node.spec.params, self._verdict_keys(node), *([found] if found else [])) / "verdict"
+                node.verdicts = self.store / digest(node.key, node.spec.params, self.verdict_keys(node), *([found] if found else [])) / "verdict"
                 pending.append(("judge", node.position))
         self._run_pass(pending)
         warn_of_overlaps(self)
@@ -403,7 +408,7 @@ class Run:
                 keys[name] = digest([layout.spec.text, layout.spec.view, list(layout.text_columns)], changed)
         return keys
 
-    def _verdict_keys(self, node: Node) -> list[str]:
+    def verdict_keys(self, node: Node) -> list[str]:
         """What decides which rows a stage is shown, and with what: the earlier verdicts, and its own measures' state."""
         folders = [n.verdicts or n.finished for n in self.nodes[: node.position] if n.decides()]
         keys = [str(f.relative_to(self.store)) for f in folders if f is not None]
@@ -450,12 +455,43 @@ class Run:
         results = self._run_pass([*pending, ("fit", node.position)])
         fitted = sorted(r.partials[node.position] for r in results)
         self.fitted[node.position] = [node.partials / f"{name}.parquet" for name in fitted]
-        guides = digest(self.targets.key if getattr(node.stage, "uses_targets", False) else "")
-        state = self.store / node.key / "state" / f"{digest(fitted, guides)}.parquet"
+        state = self.store / node.key / "state" / f"{digest(fitted, self._guides_key(node))}.parquet"
         self._once(state.exists, lambda: self._merge(node, fitted, state))
+        self._keep_state(node, state)
+
+    def _fit_sample(self, node: Node) -> None:
+        """Draw the stage's samples, and let it train on them; the state is named by what it was trained on."""
+        node.state = self._frozen(node)
+        if node.state is not None:
+            return
+        node.partials = self.store / node.key / "fit"
+        listing = sampling.listing_of(self, node)
+        self._once(listing.exists, lambda: self._draw(node, listing))
+        self.fitted[node.position] = [listing]
+        state = self.store / node.key / "state" / f"{sampling.state_name(node, read_table(listing), self._guides_key(node))}.parquet"
+        self._once(state.exists, lambda: self._train(node, listing, state))
+        self._keep_state(node, state)
+
+    def _draw(self, node: Node, listing: Path) -> None:
+        with self.events.phase(f"sample {node.label}"):
+            _guarded(node, "samples", lambda: sampling.draw(self, node, listing))
+
+    def _train(self, node: Node, listing: Path, state: Path) -> None:
+        """Make a state of the samples that a listing names."""
+        with self.events.phase(f"fit {node.label}"):
+            samples = sampling.read(self, node, read_table(listing))
+            write_table(state, _guarded(node, "fit_sample", lambda: node.stage.fit_sample(samples, self.targets.guides())), self.scratch)
+        self._say_notes(node)
+
+    def _guides_key(self, node: Node) -> str:
+        """What a state depends on beside the pool: the targets, where the stage uses them."""
+        return digest(self.targets.key if getattr(node.stage, "uses_targets", False) else "")
+
+    def _keep_state(self, node: Node, state: Path) -> None:
+        """Take a state that has been fitted; where it is to be frozen, record that it is this one."""
         node.state = state
         if getattr(node.stage, "frozen", False) and (self.crew is None or self.crew.lease):
-            write_sealed(self.folder / "frozen" / f"{node.label}.json", [node.key, state.name, guides], self.staging)
+            write_sealed(self.folder / "frozen" / f"{node.label}.json", [node.key, state.name, self._guides_key(node)], self.staging)
 
     def _merge(self, node: Node, fitted: list[str], state: Path) -> None:
         """Make a state of the partials it is named after."""
@@ -494,9 +530,7 @@ class Run:
             return None
         key, name, guides = read_sealed(record, tuple[str, str, str])
         state = self.store / key / "state" / name
-        same = key == node.key and guides == digest(
-            self.targets.key if getattr(node.stage, "uses_targets", False) else ""
-        )
+        same = key == node.key and guides == self._guides_key(node)
         if same and (state.exists() or self._merge_again(node, state, guides)):
             self.events.emit(
                 "note", text=f"{node.label}: the frozen state {name[:8]} is used; nothing is fitted"
@@ -509,20 +543,25 @@ class Run:
         folder = f"{node.key}/fit/"
         entries = self.before.entries if self.before is not None else []
         fitted = sorted(Path(e.path).stem for e in entries if e.kind == "fit" and e.path.startswith(folder))
+        if "sample" in node.verbs:
+            listings = [self.store / folder / f"{name}.parquet" for name in fitted]
+            of = next((f for f in listings if sampling.complete(self, f) and sampling.state_name(node, read_table(f), guides) == state.stem), None)
+            if of is not None:
+                self._once(state.exists, lambda: self._train(node, of, state))
+                return True
         there = all((self.store / folder / f"{name}.parquet").exists() for name in fitted)
         if there and state.stem == digest(fitted, guides):
             self._once(state.exists, lambda: self._merge(node, fitted, state))
             return True
         note = f"warning: the frozen state {state.stem[:8]} is gone, and so is what it was fitted on; it is fitted anew on what is there now"
-        self.warnings.append(f"{node.label}: {note}")
-        self.events.emit("warning", text=f"{node.label}: {note}")
+        self.say(node, note)
         return False
 
     def _finish(self, node: Node) -> None:
         """Show a stage all documents' columns at once and scatter what it says over the parts."""
         against = self.against.get(node.position, [])
         params = {k: v for k, v in node.spec.params.items() if k not in getattr(node.stage, "judge_params", ())}
-        inputs = digest(self.inputs, [p.number for p in self.parts], self._verdict_keys(node), params, [[r.name, r.key] for r in against])
+        inputs = digest(self.inputs, [p.number for p in self.parts], self.verdict_keys(node), params, [[r.name, r.key] for r in against])
         if node.position in self.against:
             self.references[node.position] = reference.References(self, node, against)
         node.finished = self.store / node.key / "finish" / inputs
@@ -538,8 +577,12 @@ class Run:
 
     def _say_notes(self, node: Node) -> None:
         for note in getattr(node.stage, "notes", list)():
-            self.warnings.append(f"{node.label}: {note}")
-            self.events.emit("warning" if note.startswith("warning") else "note", text=f"{node.label}: {note}")
+            self.say(node, note)
+
+    def say(self, node: Node, note: str) -> None:
+        """Tell whoever listens, and the outcome, something about a stage."""
+        self.warnings.append(f"{node.label}: {note}")
+        self.events.emit("warning" if note.startswith("warning") else "note", text=f"{node.label}: {note}")
 
     def _write_catalog(self) -> None:
         from curate import catalog

@@ -6,11 +6,13 @@ A stage is a class with a frozen `Params` struct and some of these verbs (docs/s
     merge(partials) -> partial         associative and exact (integers)
     close(partial, targets) -> state   what `apply` needs, made once from the merged partial and the targets' texts
                                        (without fit_part: from the targets alone, partial is None)
+    fit_sample(samples, targets)       the state, trained on samples of the pool that the program draws (instead of the
+      -> state                         three above)
     apply(state, batch) -> columns     row-aligned measures; knows one batch and the state, nothing else
     judge(batch) -> keep, reason       row-wise verdict from columns; cheap, so a moved threshold reruns only this
     finish(frame) -> columns           all documents' columns at once, without text
 
-An engine needs only to run the first, fourth and fifth over parts. Partials and states are Arrow tables.
+An engine needs only to run fit_part, apply and judge over parts. Partials and states are Arrow tables.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from curate.frame import Frame
+    from curate.sampling import Bounds
 
 #: The document's text, as the recipe's `text` and `view` make it (string or large_string, never null).
 TEXT = "__text__"
@@ -83,6 +86,24 @@ class Fits(Protocol):
     def close(self, merged: pa.Table, targets: Mapping[str, pa.ChunkedArray]) -> pa.Table: ...
 
 
+class FitsSamples(Protocol):
+    """A stage that trains on samples of the pool (curate.sampling)."""
+
+    #: the samples by name, with their bounds; a stage that needs one calls it what it likes
+    def samples(self) -> Mapping[str, Bounds]: ...
+
+    #: the columns of a sample, the text among them where it is needed
+    def sample_reads(self) -> Sequence[str]: ...
+    def fit_sample(self, samples: Mapping[str, pa.Table], targets: Mapping[str, pa.ChunkedArray]) -> pa.Table: ...
+
+
+class Sorts(Protocol):
+    """Where a stage's samples are not all drawn from all documents: the name of each row's sample, null for none."""
+
+    def sample_from(self) -> Sequence[str]: ...
+    def sample_of(self, batch: pa.RecordBatch) -> pa.Array: ...
+
+
 class Applies(Protocol):
     """A stage that adds measures, row by row."""
 
@@ -107,8 +128,8 @@ class Finishes(Protocol):
 
 
 def verbs(stage: Any) -> frozenset[str]:
-    """Which verbs a stage has: some of fit, apply, judge, finish."""
-    names = {"fit": "fit_part", "apply": "apply", "judge": "judge", "finish": "finish"}
+    """Which verbs a stage has: some of fit, sample, apply, judge, finish."""
+    names = {"fit": "fit_part", "sample": "fit_sample", "apply": "apply", "judge": "judge", "finish": "finish"}
     wanted = getattr(stage, "verbs", None)
     return frozenset(
         wanted() if wanted else (verb for verb, method in names.items() if hasattr(stage, method))

@@ -16,6 +16,7 @@ import pytest
 from curate import registry
 from curate.conformance import Check, check_stage
 from curate.errors import ConfigError
+from curate.sampling import Bounds
 from curate.stage import BYTES, REASON, TEXT, VALUE, WORDS, Context
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
@@ -100,7 +101,7 @@ def said(results: list[Check]) -> str:
 )
 def test_every_stage_of_the_program_holds_the_suite(stage: str, settings: dict[str, Any]) -> None:
     results = check_stage(stage, settings, columns=BEFORE.get(stage))
-    assert len(results) >= 13
+    assert len(results) >= 15
     assert not said(results)
 
 
@@ -325,12 +326,47 @@ class Unfit(Fitting):
         return total
 
 
+class Trained(Sound):
+    """Trains on a sample: the longest text of it. Sound."""
+
+    def samples(self) -> Mapping[str, Bounds]:
+        return {"pool": Bounds(10)}
+
+    def sample_reads(self) -> list[str]:
+        return [TEXT]
+
+    def sample_from(self) -> list[str]:
+        return ["source"]
+
+    def sample_of(self, batch: pa.RecordBatch) -> pa.Array:
+        return pc.if_else(pc.equal(batch.column(0), "source 1"), pa.scalar(None, pa.string()), "pool")
+
+    def fit_sample(self, samples: Mapping[str, pa.Table], targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+        return pa.table({"longest": [max(len(t) for t in samples["pool"][TEXT].to_pylist())]})
+
+
+class Unsteady(Trained):
+    """Trains to another state each time."""
+
+    calls = itertools.count()
+
+    def fit_sample(self, samples: Mapping[str, pa.Table], targets: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+        return pa.table({"call": [next(self.calls)]})
+
+
+class Alternating(Trained):
+    """Puts every other row of a batch into the sample."""
+
+    def sample_of(self, batch: pa.RecordBatch) -> pa.Array:
+        return pa.array([None if i % 2 else "pool" for i in range(batch.num_rows)], pa.string())
+
+
 def failing(cls: type) -> dict[str, str]:
     """Which checks a class of this file fails, and why."""
     return {r.name: r.why for r in check_stage(f"{__name__}:{cls.__name__}") if not r.holds}
 
 
-@pytest.mark.parametrize("cls", [Sound, Judging, Fitting])
+@pytest.mark.parametrize("cls", [Sound, Judging, Fitting, Trained])
 def test_the_sound_ones_hold(cls: type) -> None:
     assert failing(cls) == {}
 
@@ -355,6 +391,8 @@ def test_the_sound_ones_hold(cls: type) -> None:
         (Averages, "merge is associative", "differs from merge"),
         (LastWins, "merge does not depend on order", "the order of the parts"),
         (Unfit, "empty", "nothing to add up"),
+        (Unsteady, "fit sample is deterministic", "two trainings"),
+        (Alternating, "samples are named by row", "another sample than among all rows"),
     ],
 )  # fmt: skip
 def test_a_broken_stage_is_caught_by_the_check_that_is_meant_for_it(
