@@ -49,3 +49,12 @@ def per_token(parameters: int, trained: int, layers: int, width: int, context: f
     1200.0
     """
     return 4.0 * parameters + 2.0 * trained + 6.0 * layers * width * context
+
+
+def of_forward(parameters: int, layers: int, width: int, tokens: int) -> float:
+    """FLOPs of predicting each of a sequence's tokens from those before it: a third of what training on them costs.
+
+    >>> of_forward(100, layers=2, width=10, tokens=5)
+    2000.0
+    """
+    return tokens * per_token(parameters, parameters, layers, width, float(tokens)) / 3.0

@@ -22,6 +22,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from curate import flops
 from curate.errors import ConfigError, DataError, machine_error
 
 Float64 = npt.NDArray[np.float64]
@@ -42,6 +43,7 @@ class Losses:
     nll: Float64
     error: Float64  # EL2N, ||p - onehot||_2 of each token, in [0, sqrt 2]; empty unless asked for
     left_out: int
+    flops: float  # of the windows that were computed for it, what they share counted in each
 
 
 def find(name: str, base: Path | str) -> Path:
@@ -94,6 +96,8 @@ class LanguageModel:
                 raise short from error
             raise DataError(f"expected a causal language model with its tokenizer in {folder}, got {type(error).__name__}: {str(error).splitlines()[0]}") from error
         self.model: Any = loaded.to(found.torch)
+        self._parameters = flops.multiplied(self.model)[0]
+        self._layers, self._width = flops.attended(self.model.config.get_text_config())
         self.vocabulary = int(self.model.config.get_text_config().vocab_size)
         self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
         if len(self.tokenizer) > self.vocabulary:
@@ -121,8 +125,10 @@ class LanguageModel:
             kept = list(scored)[:max_tokens] if max_tokens is not None else list(scored)
             head = [self.first] if self.first is not None else []
             skipped = 1 if not head and not prompt and kept else 0
-            found.append(Losses(np.zeros(len(kept) - skipped), np.zeros(len(kept) - skipped if error else 0), len(scored) - len(kept)))
-            windows += [(row, *window) for window in _windows([*head, *prompt, *kept], len(head) + len(prompt) + skipped, length, step)]
+            own = list(_windows([*head, *prompt, *kept], len(head) + len(prompt) + skipped, length, step))
+            cost = sum(flops.of_forward(self._parameters, self._layers, self._width, len(tokens)) for tokens, _, _ in own)
+            found.append(Losses(np.zeros(len(kept) - skipped), np.zeros(len(kept) - skipped if error else 0), len(scored) - len(kept), cost))
+            windows += [(row, *window) for window in own]
         for batch in self._batches(windows):
             self._forward(batch, found, error)
         return found

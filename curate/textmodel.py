@@ -3,7 +3,8 @@
 static        model2vec, wordllama: tokens' rows of a table (`embeddings` or `embedding.weight`, by `weights` and `mapping`
               where there are any) are averaged. No torch; the average is added in float64, in order: the same bits anywhere.
 transformer   any model that transformers' AutoModel loads: its last hidden state, pooled over the tokens of the text alone:
-              their mean, the first (cls) or the last. A folder of sentence-transformers says its pooling itself.
+              their mean, the mean with the i-th token weighing i (weighted_mean: SGPT, Muennighoff 2022; what RDS+ pools a
+              decoder by, Ivison et al. 2025), the first (cls) or the last. A folder of sentence-transformers says its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import xxhash
 from curate.errors import ConfigError, DataError
 
 Float32 = npt.NDArray[np.float32]
-Pooling = Literal["mean", "cls", "last"]
+Pooling = Literal["mean", "weighted_mean", "cls", "last"]
+Precision = Literal["fp32", "bf16"]
 
 #: The files that make a model what it is.
 _PATTERNS = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*/config.json", "tokenizers/*.json", "weights/*.safetensors")
@@ -136,11 +138,11 @@ def stated_pooling(folder: Path) -> Pooling | None:
     if not files:
         return None
     config = _json(files[0])
-    modes = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
+    modes = {"pooling_mode_mean_tokens": "mean", "pooling_mode_weightedmean_tokens": "weighted_mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
     said = [modes.get(name, name) for name, on in config.items() if name.startswith("pooling_mode") and on is True]
-    said += [config["pooling_mode"]] if isinstance(config.get("pooling_mode"), str) else []
+    said += [{"weightedmean": "weighted_mean", "lasttoken": "last"}.get(name, name) for name in [config.get("pooling_mode")] if isinstance(name, str)]
     if len(said) != 1 or said[0] not in get_args(Pooling):
-        raise ConfigError(f"model: {files[0]} says the pooling {said}; expected one of mean, cls, last")
+        raise ConfigError(f"model: {files[0]} says the pooling {said}; expected one of mean, weighted_mean, cls, last")
     return said[0]  # type: ignore[return-value]
 
 
@@ -155,9 +157,9 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 class Transformer:
-    """A model of transformers, in float32, in eval mode."""
+    """A model of transformers, in eval mode; bf16 holds weights and activations in 16 bits, pooled in float32."""
 
-    def __init__(self, folder: Path, pooling: Pooling, max_tokens: int | None, device: str) -> None:
+    def __init__(self, folder: Path, pooling: Pooling, max_tokens: int | None, device: str, precision: Precision = "fp32") -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
@@ -168,7 +170,7 @@ class Transformer:
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise ConfigError(f"device: {device} is not there (torch sees no GPU); say cpu, or auto")
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        self.model = AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32).to(self.device).eval()
+        self.model = AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32 if precision == "fp32" else torch.bfloat16).to(self.device).eval()
         self.dim = transformer_dim(folder)
         self.pooling = pooling
         self.max_tokens = self._most(folder, max_tokens)
@@ -203,13 +205,23 @@ class Transformer:
             mask[i, : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-            if self.pooling == "mean":
-                weight = mask.unsqueeze(-1).to(hidden.dtype)
-                pooled = (hidden * weight).sum(1) / weight.sum(1)
-            elif self.pooling == "cls":
-                pooled = hidden[:, 0]
-            else:
-                pooled = hidden[torch.arange(len(ids), device=hidden.device), mask.sum(1) - 1]
-        found: Float32 = pooled.float().cpu().numpy()
+            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
+            pooled = pool(hidden, mask, self.pooling)
+        found: Float32 = pooled.cpu().numpy()
         return found
+
+
+def pool(hidden: Any, mask: Any, pooling: Pooling) -> Any:
+    """One vector a text, float32[n, dim]: of hidden states float32[n, length, dim] where the mask int64[n, length] has 1, from the left.
+
+    weighted_mean is the sum of i x h_i over the sum of i, i from 1 to the text's own length: padding weighs nothing.
+    """
+    import torch
+
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+    weight = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device) if pooling == "weighted_mean" else mask
+    weight = weight.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1)

@@ -154,7 +154,9 @@ class _Comparing:
 
     def __init__(self, run: Run, spec: CompareSpec) -> None:
         self.run, self.spec = run, spec
-        selects = [n.position for n in run.nodes if n.stage.name == "select"]
+        choosing = [n for n in run.nodes if getattr(n.stage, "selects", False)]
+        # a mixture only shares out what a selection before it left
+        selects = [n.position for n in ([n for n in choosing if n.stage.name != "mix"] or choosing)]
         first = next(
             (n.position for n in run.nodes if n.label in {s.label for s in run.recipe.stages}), len(run.nodes)
         )

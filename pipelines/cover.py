@@ -94,7 +94,7 @@ class Cover:
         several = [f"{name}_{t.name}" for t in self.context.targets]
         for column in several:
             if column not in known and known:
-                raise ConfigError(f"how: {self.params.how} needs the similarity to each guide example as the column {name!r} or {column!r}, a list for each document; guide_similarity with give: each makes it{did_you_mean(column, known)}")
+                raise ConfigError(f"how: {self.params.how} needs the similarity to each guide example as the column {name!r} or {column!r}, a list for each document; guide_similarity with each: true makes it{did_you_mean(column, known)}")
         self.targets = [t.name for t in self.context.targets]
         return tuple(several)
 

@@ -22,7 +22,7 @@ from curate.documents import text_hashes
 from curate.errors import ConfigError
 from curate.registry import register
 from curate.stage import REASON, TEXT, Context
-from curate.vectorcache import VectorCache
+from curate.textcache import TextCache
 from curate.vectors import unit
 
 VECTOR = "vector"
@@ -41,6 +41,7 @@ class EmbedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_tokens: int | None = None
     prefix: str = ""
     device: str = "cpu"
+    precision: textmodel.Precision = "fp32"
     cache: str | None = None
     cache_bytes: int = 4_000_000_000
 
@@ -60,8 +61,8 @@ class EmbedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in ("model", "pooling", "max_tokens", "cache"):
             if getattr(self, name) is not None:
                 raise ConfigError(f"method: ngrams has no {name}; leave it out, or choose static or transformer")
-        if self.prefix or self.device != "cpu":
-            raise ConfigError("method: ngrams has neither prefix nor device; leave them out")
+        if self.prefix or self.device != "cpu" or self.precision != "fp32":
+            raise ConfigError("method: ngrams has neither prefix nor device nor precision; leave them out")
 
     def _check_model(self) -> None:
         if self.model is None:
@@ -70,8 +71,8 @@ class EmbedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(f"method: {self.method} has the model's dim, and no ngram; leave them out")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(f"expected max_tokens of 1 or more, got {self.max_tokens}")
-        if self.method == "static" and (self.pooling not in (None, "mean") or self.device != "cpu"):
-            raise ConfigError("method: static is the mean of tokens' vectors, on the processor; leave pooling and device out")
+        if self.method == "static" and (self.pooling not in (None, "mean") or self.device != "cpu" or self.precision != "fp32"):
+            raise ConfigError("method: static is the mean of tokens' vectors, on the processor; leave pooling, device and precision out")
 
 
 class TextVectors:
@@ -81,7 +82,7 @@ class TextVectors:
         self.params = params
         self._base = base
         self._model: textmodel.Embedder | None = None
-        self._cache: VectorCache | None = None
+        self._cache: TextCache | None = None
         self.pooling: textmodel.Pooling = "mean"
         if params.method == "ngrams":
             self.dim = 384 if params.dim is None else params.dim
@@ -91,7 +92,7 @@ class TextVectors:
         if params.method == "transformer":
             pooling = params.pooling or textmodel.stated_pooling(self.folder)
             if pooling is None:
-                raise ConfigError(f"pooling: {params.model} does not say how its tokens become one vector; say mean, cls or last")
+                raise ConfigError(f"pooling: {params.model} does not say how its tokens become one vector; say mean, weighted_mean, cls or last")
             self.pooling = pooling
 
     def key(self) -> str:
@@ -108,7 +109,7 @@ class TextVectors:
         if self.params.method == "ngrams":
             return embedding.vectors(text, ngram=2 if self.params.ngram is None else self.params.ngram, dim=self.dim)
         hashes = text_hashes(text).to_pylist()
-        rows = self._cached().vectors(hashes, lambda at: self._computed(text, at)) if self.params.cache else self._once(text, hashes)
+        rows = self._remembered(text, hashes) if self.params.cache else self._once(text, hashes)
         known = (rows != 0).any(axis=1)
         out = np.zeros(rows.shape, np.float32)
         out[known] = unit(rows[known])
@@ -122,11 +123,16 @@ class TextVectors:
         at = {hashes[p]: i for i, p in enumerate(places)}
         return made[[at[h] for h in hashes]] if hashes else np.empty((0, self.dim), np.float32)
 
+    def _remembered(self, text: pa.Array, hashes: list[bytes]) -> npt.NDArray[np.float32]:
+        """From the cache, and what is not there computed and put in."""
+        found = self._cached().values(hashes, lambda at: [row.tobytes() for row in self._computed(text, at)])
+        return np.frombuffer(b"".join(found), np.float32).reshape(-1, self.dim)
+
     def _computed(self, text: pa.Array, places: list[int]) -> npt.NDArray[np.float32]:
         if self._model is None:
             p = self.params
             self._model = (
-                textmodel.Static(self.folder, p.max_tokens) if p.method == "static" else textmodel.Transformer(self.folder, self.pooling, p.max_tokens, p.device)
+                textmodel.Static(self.folder, p.max_tokens) if p.method == "static" else textmodel.Transformer(self.folder, self.pooling, p.max_tokens, p.device, p.precision)
             )
         texts = text.take(pa.array(places, pa.int64())).to_pylist()
         out = np.zeros((len(texts), self.dim), np.float32)
@@ -135,13 +141,13 @@ class TextVectors:
             out[worded] = self._model.vectors([self.params.prefix + texts[i] for i in worded])
         return out
 
-    def _cached(self) -> VectorCache:
+    def _cached(self) -> TextCache:
         if self._cache is None:
             from pathlib import Path
 
-            settings = f"{Embed.version} {self.key()} {self.params.max_tokens} {self.params.prefix!r}"
+            settings = f"{Embed.version} {self.key()} {self.params.precision} {self.params.max_tokens} {self.params.prefix!r}"
             file = Path(self._base) / Path(self.params.cache or "").expanduser() / f"{xxhash.xxh3_128_hexdigest(settings.encode())}.sqlite"
-            self._cache = VectorCache(file, self.dim, most=self.params.cache_bytes)
+            self._cache = TextCache(file, "vectors", most=self.params.cache_bytes)
         return self._cache
 
 

@@ -67,7 +67,7 @@ def test_weights_and_a_mapping_are_honoured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "weighted_mean", "cls", "last"])
 def test_a_batch_gives_what_each_text_alone_gives_by_transformers(tmp_path: Path, kind: str, pooling: Any) -> None:
     folder = transformer(tmp_path, kind)
     model = textmodel.Transformer(folder, pooling, None, "cpu")
@@ -76,9 +76,24 @@ def test_a_batch_gives_what_each_text_alone_gives_by_transformers(tmp_path: Path
         ids = torch.tensor([[WORDS.index(w) for w in text.split()]])
         with torch.inference_mode():
             hidden = model.model(input_ids=ids).last_hidden_state[0]
-        wanted = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling].numpy()
+        heavier = sum((i + 1) * row for i, row in enumerate(hidden)) / (len(ids[0]) * (len(ids[0]) + 1) / 2)
+        wanted = {"mean": hidden.mean(0), "weighted_mean": heavier, "cls": hidden[0], "last": hidden[-1]}[pooling].numpy()
         assert np.abs(row - wanted).max() < 1e-5  # the declared tolerance: padding moves the last bits
     assert (found[3] == 0).all()
+
+
+def test_the_weighted_mean_is_the_papers_whatever_stands_in_the_padding() -> None:
+    # worked by hand from w = 1/6, 1/3, 1/2; the second row is shorter, and its padding must not count
+    hidden = torch.tensor([[[1.0, 0, 2], [0, 1, -1], [3, 3, 0]], [[1.0, 0, 2], [0, 1, -1], [9, 9, 9]]])
+    found = textmodel.pool(hidden, torch.tensor([[1, 1, 1], [1, 1, 0]]), "weighted_mean")
+    assert np.allclose(found.numpy(), [[5 / 3, 11 / 6, 0], [1 / 3, 2 / 3, 0]], atol=1e-6)
+
+
+def test_half_precision_is_near(tmp_path: Path) -> None:
+    folder = transformer(tmp_path, "llama")
+    whole, half = (textmodel.Transformer(folder, "weighted_mean", None, "cpu", p).vectors(TEXTS[:3]) for p in ("fp32", "bf16"))
+    assert half.dtype == np.float32
+    assert 0 < np.abs(whole - half).max() < 0.05
 
 
 def test_texts_are_cut_at_max_tokens_and_at_the_models_places(tmp_path: Path) -> None:
@@ -91,13 +106,13 @@ def test_texts_are_cut_at_max_tokens_and_at_the_models_places(tmp_path: Path) ->
 def test_the_pooling_that_a_folder_says_is_taken_and_one_that_is_not_built_is_refused(tmp_path: Path) -> None:
     folder = transformer(tmp_path, "bert")
     context = Context("embed", base=str(tmp_path.parent))
-    with pytest.raises(ConfigError, match="say mean, cls or last"):
+    with pytest.raises(ConfigError, match="say mean, weighted_mean, cls or last"):
         Embed(EmbedParams(method="transformer", model=str(folder)), context)
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
     assert Embed(EmbedParams(method="transformer", model=str(folder)), context).embedder.pooling == "cls"
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(ConfigError, match="expected one of mean, cls, last"):
+    with pytest.raises(ConfigError, match="expected one of mean, weighted_mean, cls, last"):
         Embed(EmbedParams(method="transformer", model=str(folder)), context)
 
 
@@ -144,7 +159,7 @@ def test_one_text_twice_in_a_batch_is_computed_once(tmp_path: Path, monkeypatch:
         ({"method": "static"}, "needs model"), ({"method": "static", "model": "nowhere"}, "there is no folder"),
         ({"model": "m"}, "method: ngrams has no model"), ({"method": "static", "model": "m", "dim": 64}, "has the model's dim"),
         ({"method": "transformer", "model": "m", "max_tokens": 0}, "max_tokens of 1 or more"),
-        ({"method": "static", "model": "m", "pooling": "cls"}, "leave pooling and device out"), ({"prefix": "q: "}, "neither prefix nor device"),
+        ({"method": "static", "model": "m", "pooling": "cls"}, "leave pooling, device and precision out"), ({"prefix": "q: "}, "neither prefix nor device nor precision"),
     ],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -40,7 +40,42 @@ def test_mean_sum_and_bits_are_of_the_tokens_losses(folder: Path) -> None:
     assert found["value"] == pytest.approx(found["sum"] / found["tokens"])
     assert found["bits_per_byte"] == pytest.approx(found["sum"] / math.log(2) / len(text.encode()))
     assert (found["truncated"], found["reason"]) == (False, None)
-    assert none == {"value": None, "sum": None, "tokens": 0, "bits_per_byte": None, "truncated": False, "el2n": None, "losses": [], "reason": "no token to score"}
+    tokens, N, layers, width = len(losses.nll) + 1, *parameters(model)  # the bos is read too
+    assert found["flops"] == pytest.approx(tokens * (2 * N + 2 * layers * width * tokens))
+    assert none == {"flops": 0.0, "value": None, "sum": None, "tokens": 0, "bits_per_byte": None, "truncated": False, "el2n": None, "losses": [], "reason": "no token to score"}
+
+
+def parameters(model: lm.LanguageModel) -> tuple[int, int, int]:
+    """Multiplied ones by their names: all but an embedding that is only looked up; layers; width."""
+    config = model.model.config
+    tied = config.tie_word_embeddings
+    count = sum(p.numel() for name, p in model.model.named_parameters() if tied or "embed_tokens" not in name)
+    return count, config.num_hidden_layers, config.num_attention_heads * config.head_dim
+
+
+def test_the_windows_of_a_long_text_are_charged_each(folder: Path) -> None:
+    model = lm.LanguageModel(folder, "cpu")
+    ids = model.tokens(["the ship left the harbour " * 4])[0][:12]
+    (found,) = model.losses([([], ids)], context=8, stride=4)
+    N, layers, width = parameters(model)
+    # bos and 12 tokens: windows of 8, 8 and, for the last token, 8
+    assert found.flops == pytest.approx(3 * 8 * (2 * N + 2 * layers * width * 8))
+
+
+def test_what_was_scored_once_is_taken_from_the_cache_in_whatever_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"prompt": ["a sea", "a sea", None], "response": ["the ship left", "the ship left", ""]}
+    settings = {"prompt": "prompt", "response": "response", "cache": str(tmp_path / "cache"), "el2n": True, "per_token": True}
+    plain = applied(folder, columns, **{k: v for k, v in settings.items() if k != "cache"})
+    first = applied(folder, columns, **settings)
+    for got, wanted in zip(first, plain, strict=True):
+        assert got["value"] == (None if wanted["value"] is None else pytest.approx(wanted["value"], rel=lm.TOLERANCE))
+        assert (got["tokens"], got["flops"], len(got["losses"])) == (wanted["tokens"], wanted["flops"], len(wanted["losses"]))
+    other = applied(folder, {"prompt": ["a", "a sea"], "response": ["sea the ship left", "the ship left"]}, **settings)
+    assert other[0]["value"] != first[0]["value"]  # another cut between the two is another entry
+    monkeypatch.setattr(lm, "load", lambda *_: pytest.fail("nothing is to be computed"))
+    assert applied(folder, columns, **settings) == first
+    with pytest.raises(pytest.fail.Exception):
+        applied(folder, columns, **(settings | {"max_tokens": 2}))
 
 
 def test_a_truncated_text_has_no_bits_per_byte(folder: Path) -> None:
@@ -70,7 +105,7 @@ def test_it_holds_the_suite_within_its_tolerance(folder: Path) -> None:
     ("settings", "said"),
     [
         ({"context": 1}, "context of 2 or more"), ({"stride": 0}, "stride of 1 or more"), ({"context": 8, "stride": 8}, "stride below context"),
-        ({"max_tokens": 0}, "max_tokens of 1 or more"), ({"prompt": "prompt"}, "expected response beside prompt"),
+        ({"max_tokens": 0}, "max_tokens of 1 or more"), ({"cache_bytes": 0}, "cache_bytes of 1 or more"), ({"prompt": "prompt"}, "expected response beside prompt"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
