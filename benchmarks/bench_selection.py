@@ -89,7 +89,7 @@ def chosen(scorer: str, top: int, scratch: Path) -> list[dict[str, Any]]:
     name, _, model = scorer.partition(":")
     if name != "rds":
         return [{name: {}}, {"select": {"by": name, "how": "top_k", "budget": top}}]
-    settings = {"method": "transformer", "model": model, "pooling": "weighted_mean", "precision": "bf16", "cache": str(scratch / "vectors")}
+    settings = {"method": "transformer", "model": model, "pooling": "weighted_mean", "max_tokens": 256, "cache": str(scratch / "vectors")}
     return [{"guide_similarity": {"each": True, "embed": settings}}, {"cover": {"how": "round_robin", "budget": top}}]
 
 

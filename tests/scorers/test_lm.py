@@ -40,8 +40,8 @@ def test_mean_sum_and_bits_are_of_the_tokens_losses(folder: Path) -> None:
     assert found["value"] == pytest.approx(found["sum"] / found["tokens"])
     assert found["bits_per_byte"] == pytest.approx(found["sum"] / math.log(2) / len(text.encode()))
     assert (found["truncated"], found["reason"]) == (False, None)
-    tokens, N, layers, width = len(losses.nll) + 1, *parameters(model)  # the bos is read too
-    assert found["flops"] == pytest.approx(tokens * (2 * N + 2 * layers * width * tokens))
+    tokens, count, layers, width = len(losses.nll) + 1, *parameters(model)  # the bos is read too
+    assert found["flops"] == pytest.approx(tokens * (2 * count + 2 * layers * width * tokens))
     assert none == {"flops": 0.0, "value": None, "sum": None, "tokens": 0, "bits_per_byte": None, "truncated": False, "el2n": None, "losses": [], "reason": "no token to score"}
 
 
@@ -57,9 +57,9 @@ def test_the_windows_of_a_long_text_are_charged_each(folder: Path) -> None:
     model = lm.LanguageModel(folder, "cpu")
     ids = model.tokens(["the ship left the harbour " * 4])[0][:12]
     (found,) = model.losses([([], ids)], context=8, stride=4)
-    N, layers, width = parameters(model)
+    count, layers, width = parameters(model)
     # bos and 12 tokens: windows of 8, 8 and, for the last token, 8
-    assert found.flops == pytest.approx(3 * 8 * (2 * N + 2 * layers * width * 8))
+    assert found.flops == pytest.approx(3 * 8 * (2 * count + 2 * layers * width * 8))
 
 
 def test_what_was_scored_once_is_taken_from_the_cache_in_whatever_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
