@@ -25,6 +25,43 @@ def text_stats(
 ) -> None: ...
 # counts int64[31, n]; flags: 1 words 2 lines 4 repeats
 def text_rules(text: ArrowArray, flags: int, short_chars: int, counts: NDArray[np.int64], /) -> None: ...
+def spans_apply(
+    text: ArrowArray,
+    offsets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    texts: ArrowArray,
+    out_offsets: NDArray[np.int64],
+    out: NDArray[np.uint8],
+    /,
+) -> None: ...
+
+# Rules for lines: counts int64[columns, n], offsets int64[n + 1], starts and stops int64[lines_most_spans(text)]
+def lines_most_spans(text: ArrowArray, /) -> int: ...
+def lines_c4(
+    text: ArrowArray,
+    min_words: int,
+    max_word_chars: int,
+    flags: int,
+    counts: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    /,
+) -> int: ...
+def lines_refined(
+    text: ArrowArray,
+    max_uppercase: float,
+    min_words: int,
+    max_edit_words: int,
+    numeric: bool,
+    counters: bool,
+    counts: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    /,
+) -> int: ...
 def ngrams_count(
     text: ArrowArray,
     settings: Settings,

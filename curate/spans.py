@@ -9,13 +9,13 @@ No span, or null, leaves the text alone. The input files are never rewritten: wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import _native
 from curate.corpus import Layout, Part, read_part
 from curate.errors import StageError
 from curate.stage import BYTES, TEXT, TEXT_HASH, WORDS
@@ -31,25 +31,30 @@ CURRENT = {TEXT_HASH: pa.field("text_hash", pa.binary(16)), BYTES: pa.field("byt
 Lists = npt.NDArray[np.int64]
 
 
+def cuts(offsets: Lists, starts: Lists, stops: Lists) -> pa.Array:
+    """Spans that put nothing in their place: of row i those from offsets[i] up to offsets[i + 1] (int64[n + 1])."""
+    empty = pa.Array.from_buffers(pa.string(), len(starts), [None, pa.py_buffer(np.zeros(len(starts) + 1, np.int32)), pa.py_buffer(b"")])
+    values = pa.StructArray.from_arrays([pa.array(starts), pa.array(stops), empty], fields=list(SPAN))
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=SPANS)
+
+
 def applied(text: pa.Array, spans: pa.Array) -> pa.Array:
     """The texts with their spans carried out: string or large_string as given, null where it was null."""
-    changed = np.flatnonzero(np.asarray(pc.fill_null(pc.list_value_length(spans), 0).to_numpy(zero_copy_only=False)) > 0)
-    if not len(changed):
+    if not pc.any(pc.greater(pc.list_value_length(spans), 0)).as_py():
         return text
-    olds = text.take(pa.array(changed)).cast(pa.large_binary())
-    lists = spans.take(pa.array(changed))
-    news = [_carried_out(old, row) for old, row in zip(olds.to_pylist(), lists.to_pylist(), strict=True)]
-    mask = np.zeros(len(text), bool)
-    mask[changed] = True
-    return pc.replace_with_mask(text, pa.array(mask), pa.array(news, pa.large_binary()).cast(text.type))
-
-
-def _carried_out(old: bytes, row: Sequence[dict[str, Any]]) -> bytes:
-    pieces, at = [], 0
-    for span in row:
-        pieces += [old[at : span["start"]], span["text"].encode()]
-        at = span["stop"]
-    return b"".join([*pieces, old[at:]])
+    counts = np.asarray(pc.fill_null(pc.list_value_length(spans), 0).to_numpy(zero_copy_only=False), np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    flat = pc.list_flatten(spans)
+    start, stop = (np.ascontiguousarray(flat.field(i).to_numpy(), np.int64) for i in (0, 1))
+    new = pc.coalesce(flat.field(2), "")
+    sizes = pc.sum(pc.binary_length(text)).as_py() or 0
+    out = np.empty(max(0, sizes + (pc.sum(pc.binary_length(new)).as_py() or 0) - int((stop - start).sum())), np.uint8)
+    ends = np.empty(len(text) + 1, np.int64)
+    _native.spans_apply(text, offsets, start, stop, new, ends, out)
+    wide = pa.Array.from_buffers(
+        pa.large_string(), len(text), [text.is_valid().buffers()[1] if text.null_count else None, pa.py_buffer(ends), pa.py_buffer(out)]
+    )
+    return wide.cast(text.type)
 
 
 def check(label: str, text: pa.Array, spans: pa.Array) -> None:

@@ -10,11 +10,14 @@
 #include "arrow_abi.h"
 #include "embed.h"
 #include "langid.h"
+#include "linerules.h"
 #include "minhash.h"
 #include "ngramlm.h"
 #include "ngrams.h"
 #include "noise.h"
+#include "refinedlines.h"
 #include "simd.h"
+#include "spans.h"
 #include "text.h"
 #include "textrules.h"
 #include "textstats.h"
@@ -239,6 +242,133 @@ static PyMethodDef text_methods[] = {
     {"text_rules", py_text_rules, METH_VARARGS,
      "text_rules(text, flags, short_chars, counts): what the published rules count, column by column."},
     {"text_stats", py_text_stats, METH_VARARGS, "text_stats(text, simd, bytes, words): UTF-8 bytes and words per row."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---------------------------------------------------------------- spans */
+
+static PyObject *py_spans_apply(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *texts_source, *in[3], *out_source[2], *result = NULL;
+    held_text held = {0}, texts = {0};
+    Py_buffer offsets = {0}, starts = {0}, stops = {0}, out_offsets = {0}, out = {0};
+    if (!PyArg_ParseTuple(args, "OOOOOOO", &source, in, in + 1, in + 2, &texts_source, out_source, out_source + 1)) return NULL;
+    if (text_hold(source, &held) < 0 || text_hold(texts_source, &texts) < 0) goto done;
+    int64_t rows = held.text.length, n = texts.text.length, wrong;
+    if (buffer_hold(in[0], &offsets, 0, (rows + 1) * 8, "offsets") < 0 || buffer_hold(in[1], &starts, 0, n * 8, "starts") < 0) goto done;
+    if (buffer_hold(in[2], &stops, 0, n * 8, "stops") < 0) goto done;
+    if (buffer_hold(out_source[0], &out_offsets, 1, (rows + 1) * 8, "out_offsets") < 0) goto done;
+    if (PyObject_GetBuffer(out_source[1], &out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) goto done;
+    if (check_aligned(&offsets, "offsets") < 0 || check_aligned(&starts, "starts") < 0) goto done;
+    if (check_aligned(&stops, "stops") < 0 || check_aligned(&out_offsets, "out_offsets") < 0) goto done;
+    span_rows spans = {offsets.buf, starts.buf, stops.buf, n};
+    Py_BEGIN_ALLOW_THREADS
+    wrong = spans_apply(&held.text, &spans, &texts.text, out_offsets.buf, out.buf, out.len);
+    Py_END_ALLOW_THREADS
+    if (wrong < 0) result = Py_NewRef(Py_None);
+    else PyErr_Format(PyExc_ValueError, "expected spans that are sorted, disjoint and within their text, got others in row %lld", (long long)wrong);
+done:
+    if (out.obj) PyBuffer_Release(&out);
+    if (out_offsets.obj) PyBuffer_Release(&out_offsets);
+    if (stops.obj) PyBuffer_Release(&stops);
+    if (starts.obj) PyBuffer_Release(&starts);
+    if (offsets.obj) PyBuffer_Release(&offsets);
+    text_drop(&texts);
+    text_drop(&held);
+    return result;
+}
+
+/* ---------------------------------------------------------------- rules for lines */
+
+/* What every rule for lines needs; taken by lines_hold, given back by lines_drop. */
+typedef struct {
+    held_text held;
+    Py_buffer counts, offsets, starts, stops;
+    void *room;
+    span_list spans;
+} lines_call;
+
+static int lines_hold(lines_call *call, PyObject *source, int columns, PyObject *const out[4]) {
+    if (text_hold(source, &call->held) < 0) return -1;
+    const curate_text *text = &call->held.text;
+    int64_t most = linerules_most_spans(text);
+    if (buffer_hold(out[0], &call->counts, 1, text->length * columns * 8, "counts") < 0) return -1;
+    if (buffer_hold(out[1], &call->offsets, 1, (text->length + 1) * 8, "offsets") < 0) return -1;
+    if (buffer_hold(out[2], &call->starts, 1, most * 8, "starts") < 0) return -1;
+    if (buffer_hold(out[3], &call->stops, 1, most * 8, "stops") < 0) return -1;
+    if (check_aligned(&call->counts, "counts") < 0 || check_aligned(&call->offsets, "offsets") < 0) return -1;
+    if (check_aligned(&call->starts, "starts") < 0 || check_aligned(&call->stops, "stops") < 0) return -1;
+    call->spans = (span_list){call->starts.buf, call->stops.buf, 0, 0};
+    call->room = PyMem_Malloc((size_t)linerules_room_bytes(text));
+    if (call->room) return 0;
+    PyErr_NoMemory();
+    return -1;
+}
+
+static void lines_drop(lines_call *call) {
+    PyMem_Free(call->room);
+    if (call->counts.obj) PyBuffer_Release(&call->counts);
+    if (call->offsets.obj) PyBuffer_Release(&call->offsets);
+    if (call->starts.obj) PyBuffer_Release(&call->starts);
+    if (call->stops.obj) PyBuffer_Release(&call->stops);
+    text_drop(&call->held);
+}
+
+static PyObject *py_lines_most_spans(PyObject *Py_UNUSED(module), PyObject *source) {
+    held_text held = {0};
+    if (text_hold(source, &held) < 0) return NULL;
+    int64_t most = linerules_most_spans(&held.text);
+    text_drop(&held);
+    return PyLong_FromLongLong(most);
+}
+
+static PyObject *py_lines_c4(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *out[4], *result = NULL;
+    long long min_words, max_word_chars;
+    c4_rules rules = {0};
+    lines_call call = {0};
+    if (!PyArg_ParseTuple(args, "OLLiOOOO", &source, &min_words, &max_word_chars, &rules.flags, out, out + 1, out + 2, out + 3))
+        return NULL;
+    rules.min_words = min_words;
+    rules.max_word_chars = max_word_chars;
+    if (lines_hold(&call, source, C4_COLUMNS, out) < 0) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    linerules_c4(&call.held.text, &rules, call.room, call.counts.buf, call.offsets.buf, &call.spans);
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromLongLong(call.spans.n);
+done:
+    lines_drop(&call);
+    return result;
+}
+
+static PyObject *py_lines_refined(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *out[4], *result = NULL;
+    long long min_words, max_edit_words;
+    refined_rules rules = {0};
+    lines_call call = {0};
+    if (!PyArg_ParseTuple(args, "OdLLiiOOOO", &source, &rules.max_uppercase, &min_words, &max_edit_words, &rules.numeric,
+                          &rules.counters, out, out + 1, out + 2, out + 3))
+        return NULL;
+    rules.min_words = min_words;
+    rules.max_edit_words = max_edit_words;
+    if (lines_hold(&call, source, REFINED_COLUMNS, out) < 0) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    linerules_refined(&call.held.text, &rules, call.room, call.counts.buf, call.offsets.buf, &call.spans);
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromLongLong(call.spans.n);
+done:
+    lines_drop(&call);
+    return result;
+}
+
+static PyMethodDef lines_methods[] = {
+    {"spans_apply", py_spans_apply, METH_VARARGS,
+     "spans_apply(text, offsets, starts, stops, texts, out_offsets, out): the texts with their spans carried out."},
+    {"lines_most_spans", py_lines_most_spans, METH_O, "lines_most_spans(text): how many spans the rules may cut at most."},
+    {"lines_c4", py_lines_c4, METH_VARARGS,
+     "lines_c4(text, min_words, max_word_chars, flags, counts, offsets, starts, stops): C4's rules; spans cut."},
+    {"lines_refined", py_lines_refined, METH_VARARGS,
+     "lines_refined(text, max_uppercase, min_words, max_edit_words, numeric, counters, counts, offsets, starts, stops): "
+     "RefinedWeb's rules; spans cut."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1407,7 +1537,7 @@ static PyMethodDef langid_methods[] = {
 /* ---------------------------------------------------------------- the module */
 
 static int module_exec(PyObject *module) {
-    PyMethodDef *const tables[] = {simd_methods, noise_methods,   text_methods,  ngrams_methods,
+    PyMethodDef *const tables[] = {simd_methods, noise_methods,   text_methods,  lines_methods, ngrams_methods,
                                    ngramlm_methods, minhash_methods, zipfit_methods, embed_methods,
                                    langid_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)

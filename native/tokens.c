@@ -206,6 +206,11 @@ int tokens_character(const uint8_t *p, const uint8_t *end, uint32_t *code, int *
 
 enum { FLAG_TWO = 1 << 6, FLAG_SIGMA = 1 << 7 };
 
+int tokens_upper(uint32_t code) {
+    unicode_record record = record_of(code);
+    return record.lower_delta != 0 || (record.flags & (FLAG_TWO | FLAG_SIGMA));
+}
+
 static lowered lower_special(const token_stream *stream, int64_t at, uint32_t code, int bytes_in, int flags) {
     lowered result = {.bytes_in = bytes_in, .count = 1};
     result.code[0] = (uint32_t)((int32_t)code + record_of(code).lower_delta);

@@ -90,6 +90,9 @@ tokens_scripts tokens_count_scripts(const uint8_t *text, int64_t bytes);
  * 0 other, 1 letter, digit or underscore, 2 white space. */
 int tokens_character(const uint8_t *p, const uint8_t *end, uint32_t *code, int *class_);
 
+/* Whether lower-casing changes a character. */
+int tokens_upper(uint32_t code);
+
 /* Begin a document. `lower` and `rules` of the stream must be set. */
 void tokens_open(token_stream *stream, const uint8_t *input, int64_t length, const uint8_t *readable_end);
 

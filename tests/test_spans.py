@@ -178,3 +178,34 @@ def test_spans_that_do_not_fit_are_refused(wrong: list[tuple[int, int]]) -> None
     row = [{"start": start, "stop": stop, "text": ""} for start, stop in wrong]
     with pytest.raises(StageError, match=r"stage 'own': expected spans .* in row 1 of a batch"):
         spans.check("own", text, pa.array([None, row], spans.SPANS))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.none() | st.text(alphabet="aé漢👍\n", max_size=12), max_size=6), st.integers(0, 3), st.sampled_from([pa.string(), pa.large_string()]), st.data())
+def test_spans_carried_out_are_slices_joined(texts: list[str | None], start: int, kind: pa.DataType, data: st.DataObject) -> None:
+    rows: list[list[dict[str, Any]] | None] = []
+    expected: list[str | None] = []
+    for text in texts:
+        if text is None:
+            rows.append([])
+            expected.append(None)
+            continue
+        edges = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+        pairs = list(zip(edges[::2], edges[1::2], strict=False))
+        news = [data.draw(st.sampled_from(["", "x", "ü<>"])) for _ in pairs]
+        at = [len(text[:edge].encode()) for edge in range(len(text) + 1)]
+        rows.append([{"start": at[a], "stop": at[b], "text": new} for (a, b), new in zip(pairs, news, strict=True)] or data.draw(st.sampled_from([[], None])))
+        left, done = "", 0
+        for (a, b), new in zip(pairs, news, strict=True):
+            left, done = left + text[done:a] + new, b
+        expected.append(left + text[done:])
+    found = spans.applied(pa.array(texts, kind)[start:], pa.array(rows, spans.SPANS)[start:])
+    found.validate(full=True)
+    assert found.type == kind
+    assert found.to_pylist() == expected[start:]
+
+
+@pytest.mark.parametrize("row", [[(0, 9)], [(2, 1)], [(-1, 1)], [(0, 2), (1, 3)]])
+def test_spans_that_do_not_fit_are_never_carried_out(row: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="sorted, disjoint"):
+        spans.applied(pa.array(["x", "abcd"]), pa.array([[], [{"start": a, "stop": b, "text": ""} for a, b in row]], spans.SPANS))

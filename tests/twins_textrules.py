@@ -88,3 +88,138 @@ def counts(text: str, short_chars: int = 30) -> dict[str, int]:
         **{f"top_{n}": top(words, n) for n in (2, 3, 4)},
         **{f"dup_{n}": again(words, n) for n in range(5, 11)},
     }
+
+
+# -- rules for lines: the twins of native/linerules.c and native/refinedlines.c
+
+#: Of the characters that the tests draw, those that end a sentence, and what may stand behind one.
+ENDS, CLOSERS = set(".!?。！؟।"), set("\"'’”」)]")
+ABBREVIATIONS = {"mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "jr", "sr", "inc", "ltd", "co"}
+POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
+
+
+def words_in(text: str) -> list[str]:
+    return UNSPACED.sub(r" \g<0> ", text).split()
+
+
+def ascii_lower(text: str) -> str:
+    return "".join(c.lower() if c.isascii() else c for c in text)
+
+
+def lines_in(text: str) -> list[str]:
+    """Lines with their line feeds; the last may have none."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def sentences(line: str) -> int:
+    found, open_, at = 0, False, 0
+    while at < len(line):
+        char = line[at]
+        at += 1
+        if char not in ENDS:
+            open_ = open_ or not char.isspace()
+            continue
+        mark = at - 1
+        while at < len(line) and line[at] in ENDS | CLOSERS:
+            at += 1
+        ends = at == len(line) or line[at].isspace() or unspaced(char)
+        word = re.search(r"[^\s.(\u0080-\U0010ffff]*\Z", line[:mark])[0]  # type: ignore[index]
+        title = char == "." and at == mark + 1 and at < len(line) and (re.fullmatch("[a-zA-Z]", word) or ascii_lower(word) in ABBREVIATIONS)
+        found += bool(ends and not title)
+        open_ = not (ends and not title)
+    return found + open_
+
+
+def c4(text: str, *, min_words: int, max_word_chars: int, end_marks: bool, javascript: bool, policy: bool, citations: bool) -> tuple[dict[str, int], str]:
+    """Counts as curate.linerules names them, and the text that is left."""
+    n = dict.fromkeys(("lines", "long_word", "no_end_mark", "few_words", "javascript", "policy", "lorem_ipsum", "curly_bracket", "citations", "sentences"), 0)
+    kept = []
+    for whole in lines_in(text):
+        line = whole.strip()
+        if not line:
+            kept += [whole] if not end_marks and not min_words else []
+            continue
+        n["lines"] += 1
+        if max_word_chars and any(len(w) > max_word_chars for w in words_in(line)):
+            n["long_word"] += 1
+            continue
+        cited = len(CITATION.findall(line)) if citations else 0
+        line = CITATION.sub("", line) if citations else line
+        small = ascii_lower(line)
+        if end_marks and (line[-1:] not in ENDS | {'"'} or not line or line.endswith("...")):
+            n["no_end_mark"] += 1
+            continue
+        if len(words_in(line)) < min_words:
+            n["few_words"] += 1
+            continue
+        n["lorem_ipsum"] += "lorem ipsum" in small
+        if javascript and "javascript" in small:
+            n["javascript"] += 1
+            continue
+        n["curly_bracket"] += "{" in line
+        if policy and any(p in small for p in POLICIES):
+            n["policy"] += 1
+            continue
+        n["citations"] += cited
+        n["sentences"] += sentences(line)
+        kept.append(CITATION.sub("", whole) if citations else whole)
+    return n, "".join(kept)
+
+
+THINGS = "like|share|comment|retweet|repost|quote|bookmark|upvote|downvote|download|view|follower"
+COUNTER = re.compile(rf"\W*[0-9][0-9,.]*[kKmMbB]?\s+(?i:{THINGS})[sS]?\W*")
+
+
+def without_phrases(line: str) -> str:
+    """A line without the phrases of menus; the same line where it has none."""
+    small = ascii_lower(line)
+    cut = []
+    if small.startswith("sign-in"):
+        cut.append((0, 8 if line[7:8].isspace() else 7))
+    at = cut[0][1] if cut else 0
+    while (at := small.find("items in cart", at)) >= 0 and len(cut) < 4:
+        free = cut[-1][1] if cut else 0
+        cut.append((at - (at - 1 >= free and line[at - 1].isspace()), at + 13))
+        at += 13
+    free = cut[-1][1] if cut else 0
+    for phrase in ("read more...", "read more…"):
+        at = len(line) - len(phrase)
+        if at >= free and small.endswith(phrase):
+            cut.append((at - (at - 1 >= free and line[at - 1].isspace()), len(line)))
+            break
+    for start, stop in reversed(cut):
+        line = line[:start] + line[stop:]
+    return line
+
+
+def refined(text: str, *, max_uppercase: float, min_words: int, max_edit_words: int, numeric: bool, counters: bool) -> tuple[dict[str, int], str]:
+    n = dict.fromkeys(("lines", "uppercase", "numeric", "counters", "few_words", "edited", "words", "words_cut"), 0)
+    kept = []
+    for whole in lines_in(text):
+        line = whole.removesuffix("\n")
+        words = len(words_in(line))
+        n["words"] += words
+        n["lines"] += words > 0
+        rule = None
+        if words == 0:
+            kept.append(whole)
+            continue
+        if sum(c.lower() != c for c in line) > max_uppercase * len(line):
+            rule = "uppercase"
+        elif numeric and re.fullmatch(r"[0-9]*", "".join(line.split())):
+            rule = "numeric"
+        elif counters and COUNTER.fullmatch(line):
+            rule = "counters"
+        elif words < min_words:
+            rule = "few_words"
+        if rule:
+            n[rule] += 1
+            n["words_cut"] += words
+            continue
+        left = without_phrases(line) if words <= max_edit_words else line
+        if left != line:
+            n["edited"] += 1
+            n["words_cut"] += words - len(words_in(left))
+        kept.append(whole if left == line else left + whole[len(line) :] if left.strip() else "")
+    return n, "".join(kept)
