@@ -38,6 +38,7 @@ def spans_apply(
 
 # Rules for lines: counts int64[columns, n], offsets int64[n + 1], starts and stops int64[lines_most_spans(text)]
 def lines_most_spans(text: ArrowArray, /) -> int: ...
+def lines_code(text: ArrowArray, syntax: NDArray[np.uint16], head_lines: int, counts: NDArray[np.int64], /) -> None: ...
 def lines_c4(
     text: ArrowArray,
     min_words: int,

@@ -34,6 +34,7 @@ BUILT_IN = (
     "curate.scorers.zipfit",
     "curate.scorers.zipfit_fast",
     "curate.pipelines.c4",
+    "curate.pipelines.code_rules",
     "curate.pipelines.cover",
     "curate.pipelines.d4",
     "curate.pipelines.fineweb_quality",

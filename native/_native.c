@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "arrow_abi.h"
+#include "codelines.h"
 #include "embed.h"
 #include "langid.h"
 #include "linerules.h"
@@ -360,7 +361,29 @@ done:
     return result;
 }
 
+static PyObject *py_lines_code(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *syntax_source, *counts_source, *result = NULL;
+    long long head_lines;
+    held_text held = {0};
+    Py_buffer syntax = {0}, counts = {0};
+    if (!PyArg_ParseTuple(args, "OOLO", &source, &syntax_source, &head_lines, &counts_source)) return NULL;
+    if (text_hold(source, &held) < 0) goto done;
+    if (buffer_hold(syntax_source, &syntax, 0, held.text.length * 2, "syntax") < 0) goto done;
+    if (buffer_hold(counts_source, &counts, 1, held.text.length * CODE_COLUMNS * 8, "counts") < 0) goto done;
+    if (check_aligned(&counts, "counts") < 0 || check_aligned(&syntax, "syntax") < 0) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    codelines_count(&held.text, syntax.buf, head_lines, counts.buf);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    if (counts.obj) PyBuffer_Release(&counts);
+    if (syntax.obj) PyBuffer_Release(&syntax);
+    text_drop(&held);
+    return result;
+}
+
 static PyMethodDef lines_methods[] = {
+    {"lines_code", py_lines_code, METH_VARARGS, "lines_code(text, syntax, head_lines, counts): what rules for code measure."},
     {"spans_apply", py_spans_apply, METH_VARARGS,
      "spans_apply(text, offsets, starts, stops, texts, out_offsets, out): the texts with their spans carried out."},
     {"lines_most_spans", py_lines_most_spans, METH_O, "lines_most_spans(text): how many spans the rules may cut at most."},

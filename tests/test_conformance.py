@@ -47,6 +47,8 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("pii", {"mode": "drop", "max": 1}),
     ("c4", {}),
     ("c4", {"end_marks": False, "min_words": None, "min_sentences": None}),
+    ("code_rules", {"language": "Python"}),
+    ("code_rules", {"language_by": "source", "markers": ["x"], "marker_lines": 1}),
     ("refinedweb_lines", {"max_words_cut_ratio": 0.5}),
     ("gopher_quality", {}),
     ("gopher_repetition", {}),

@@ -223,3 +223,40 @@ def refined(text: str, *, max_uppercase: float, min_words: int, max_edit_words: 
             n["words_cut"] += words - len(words_in(left))
         kept.append(whole if left == line else left + whole[len(line) :] if left.strip() else "")
     return n, "".join(kept)
+
+
+# -- rules for code: the twin of native/codelines.c
+
+STRINGS = {"python": r"""(?:(?:\"\"\"(?:\\.|[^\\])*?(?:\"\"\"|\\?\Z))|(?:'''(?:\\.|[^\\])*?(?:'''|\\?\Z)))|"(?!"")(?:\\.|[^"\\\n])*(?:"|(?=\n)|\\?\Z)|'(?!'')(?:\\.|[^'\\\n])*(?:'|(?=\n)|\\?\Z)""", "c": r""""(?:\\.|[^"\\\n])*(?:"|(?=\n)|\\?\Z)|'(?:\\.|[^'\\\n])*(?:'|(?=\n)|\\?\Z)"""}
+COMMENTS = {"python": r"#[^\n]*", "c": r"//[^\n]*|/\*.*?(?:\*/|\Z)"}
+
+
+def comment_chars(source: str, language: str) -> int:
+    """Characters of comments in Python or C; a Python string that is a statement of its own is one."""
+    chars = depth = at = 0
+    fresh = True
+    token = re.compile(f"(?P<comment>{COMMENTS[language]})|(?P<string>{STRINGS[language]})", re.DOTALL)
+    while at < len(source):
+        found = token.match(source, at)
+        if found:
+            counts = found["comment"] is not None or (language == "python" and fresh and depth == 0)
+            chars += len(found[0]) if counts else 0
+            fresh = fresh and found["comment"] is not None
+            at = found.end()
+            continue
+        char = source[at]
+        depth = depth + 1 if char in "([{" else max(0, depth - 1) if char in ")]}" else depth
+        prefix = fresh and char in "rRuU" and source[at + 1 : at + 2] in ("'", '"')
+        fresh = char == "\n" or (fresh and (char in "\t\x0b\x0c\r \x1c\x1d\x1e\x1f" or prefix))
+        at += 1
+    return chars
+
+
+def code(source: str, head_lines: int, language: str | None) -> dict[str, int]:
+    lines = source.split("\n")
+    lines = lines[:-1] if lines[-1] == "" else lines
+    return {
+        "chars": len(source), "lines": len(lines), "max_line_chars": max(map(len, lines), default=0), "line_chars": sum(map(len, lines)),
+        "alnum": sum(map(str.isalnum, source)), "comment_chars": comment_chars(source, language) if language else 0,
+        "head_bytes": len("".join(re.findall(r"[^\n]*\n|[^\n]+", source)[:head_lines]).encode()),
+    }  # fmt: skip
