@@ -4,7 +4,8 @@ source in the top 2,000 (a sanity column: it misranks), and the n-gram judge's b
     python benchmarks/bench_selection.py --pool DIR --targets DIR --json OUT [--by dsir --by color_filter --by rds:MODEL] [--documents N] [--top 2000]
 
 `--documents` draws so many of the pool, for scorers that are dear; every scorer then chooses from the same. `rds:MODEL` is
-RDS+ (position-weighted mean of the last hidden state, guide examples in turn) by the model in a folder.
+RDS+ (position-weighted mean of the last hidden state, guide examples in turn) by the model in a folder; for other scorers
+what stands behind the colon is their settings as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
     words.add_argument("--top", type=int, default=TOP)
     given = words.parse_args()
     by = given.by or ["dsir"]
-    result: dict[str, Any] = {"what": f"top {given.top} of the pool by {', '.join(by)} beside random draws of equal bytes", **measure.about(), "rows": []}
+    result: dict[str, Any] = {"what": f"top {given.top} of the pool by {', '.join(name.partition(':')[0] for name in by)} beside random draws of equal bytes", **measure.about(), "rows": []}
     with tempfile.TemporaryDirectory() as scratch:
         pool = Path(given.pool)
         if given.documents:
@@ -66,7 +67,7 @@ def one(pool: Path, targets: Path, target: str, right: str, scratch: Path, score
         "stages": [{"dedup_exact": {}}, *chosen(scorer, top, scratch)],
     }
     scorer, _, model = scorer.partition(":")
-    folder = scratch / f"{target}-{scorer}-{Path(model).name}"
+    folder = scratch / f"{target}-{scorer}"
     start = time.perf_counter()
     found = curate.compare(recipe, run=folder)
     seconds = time.perf_counter() - start
@@ -76,7 +77,7 @@ def one(pool: Path, targets: Path, target: str, right: str, scratch: Path, score
     item = found.targets[0]
     verdict = item.verdict
     return {
-        "target": target, "scorer": scorer, **({"model": Path(model).name} if model else {}), "right_source": right, "share_in_top": round(share, 4), "share_in_pool": round(chance, 4),
+        "target": target, "scorer": scorer, **({"with": Path(model).name} if model else {}), "right_source": right, "share_in_top": round(share, 4), "share_in_pool": round(chance, 4),
         "bits_per_byte": round(verdict.selection_bits_per_byte, 4), "random_bits_per_byte": round(verdict.random_bits_per_byte, 4),
         "random_sd": round(verdict.random_sd, 4), "difference": round(verdict.difference, 4), "low": round(verdict.low, 4), "high": round(verdict.high, 4),
         "verdict": verdict.word, "kl_reduction": round(item.kl.selection, 4), "kl_reduction_random": round(item.kl.random_mean, 4),
@@ -88,7 +89,7 @@ def chosen(scorer: str, top: int, scratch: Path) -> list[dict[str, Any]]:
     """The stages that score and choose."""
     name, _, model = scorer.partition(":")
     if name != "rds":
-        return [{name: {}}, {"select": {"by": name, "how": "top_k", "budget": top}}]
+        return [{name: json.loads(model or "{}")}, {"select": {"by": name, "how": "top_k", "budget": top}}]
     settings = {"method": "transformer", "model": model, "pooling": "weighted_mean", "max_tokens": 256, "cache": str(scratch / "vectors")}
     return [{"guide_similarity": {"each": True, "embed": settings}}, {"cover": {"how": "round_robin", "budget": top}}]
 

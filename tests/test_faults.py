@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -273,11 +274,12 @@ def test_a_clock_that_jumps_decides_nothing(machine: Machine, tmp_path: Path) ->
 def test_random_kills_of_parent_worker_and_both_are_made_good(tmp_path: Path) -> None:
     bench = three_stages_bench(tmp_path / "bench")
     tally, draw = Tally(), random.Random(20)
-    for victim in VICTIMS:
+    victims = [name for name, number in VICTIMS.items() if number == signal.SIGKILL]  # the other signals have tests of their own
+    for victim in victims:
         assert bench.kill("run", victim, draw.uniform(0.2, bench.seconds), tally) == ""
         assert bench.finish("run") == ""
         shutil.rmtree(bench.folder / "run")
-    assert tally.kills.total() + tally.late == len(VICTIMS)
+    assert tally.kills.total() + tally.late == len(victims)
 
 
 @pytest.mark.parametrize("number", [1, 15], ids=["SIGHUP", "SIGTERM"])
