@@ -33,6 +33,7 @@ from curate.recount import (
     StageRecord,
     apart,
 )
+from curate.shards import Shards
 from curate.store import digest, read_sealed, read_table, sealed
 from curate.targets import key_of, load_splits
 
@@ -101,6 +102,7 @@ class Verifying:
         self._recount()
         self._funnel()
         self._publication()
+        self._tokens()
         self._takedowns()
 
     # -- telling ---------------------------------------------------------------------------------------------------
@@ -393,6 +395,24 @@ class Verifying:
             faults.append(self._fault("publication", f"{home}: document {identity!r} is {which} ({count:,} such)", home))
         what = "each with the text that was read" if with_text else "by identity (the text is made of columns whose form a publication changes)"
         self._say("publication", f"{sum(r for r, _ in answers):,} documents are exactly the selected ones, {what}", faults)
+
+    def _tokens(self) -> None:
+        """Token shards have the sizes and hashes that their manifests say, and whose mixture they are of."""
+        made = [path for path in takedown.tokenized(self.folder) if not path.name.startswith(".")]
+        if not made:
+            return
+        faults, current = [], 0
+        with self.events.phase("tokens"):
+            for path in made:
+                try:
+                    found = Shards(path, check=True).manifest
+                except CurateError as error:
+                    faults.append(Fault("tokens", str(error).partition("; ")[0], f"--repair removes {path}; curate tokenize makes it again", path))
+                    continue
+                current += found.made_of == self._home("mixture").name
+                self.report.bytes += sum(item.bytes for s in found.shards for item in (s.tokens, s.mask, s.segments))
+        told = f"{len(made):,} folders of token shards have their sizes and hashes; {current:,} of the current mixture"
+        self._say("tokens", told, faults)
 
     def _takedowns(self) -> None:
         """What was taken down stands in no publication, and in docs by its id alone."""

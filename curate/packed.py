@@ -58,6 +58,11 @@ class Sequences(Protocol):
         """The documents' identities, one for each start."""
 
 
+def identities(data: Sequences) -> list[str]:
+    """The identities of all documents in the sequences, each once, sorted."""
+    return sorted({name for index in range(len(data)) for name in data.documents(index)})
+
+
 class MemorySequences:
     """Sequences held in memory: lists of documents, each `(identity, tokens)` or `(identity, tokens, mask)`."""
 

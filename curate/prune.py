@@ -1,7 +1,7 @@
 """`curate prune`: remove what nothing refers to, from a run folder and from the store that it uses.
 
 What is referred to is what the ledgers of all runs of the store list, the states that they froze, the references
-in their locks, and the current publication. A file is removed in one step; a folder is first renamed out of the way,
+in their locks, and the current publication. Token shards go with the publication that they were made of; models stay. A file is removed in one step; a folder is first renamed out of the way,
 so that nothing half removed ever stands under a final name. Killed at any moment, what is left runs and verifies.
 """
 
@@ -19,14 +19,15 @@ import msgspec
 
 from curate import ledger, sharing
 from curate.corpus import SourceFile
-from curate.errors import ConfigError, DataError
+from curate.errors import ConfigError, CurateError, DataError
 from curate.reference import KNOWN
+from curate.shards import read_manifest
 from curate.store import read_sealed
 
 #: What a store's own folders are called; whatever else lies beside them is not ours to remove.
 _KEY = re.compile(r"[0-9a-f]{32}\Z")
 #: What a prune speaks of, in this order.
-KINDS = ("store files", "publications", "wide tables", "leftovers")
+KINDS = ("store files", "publications", "token shards", "wide tables", "leftovers")
 
 
 @dataclass
@@ -88,10 +89,13 @@ def prune(folder: Path | str, *, dry_run: bool = False, keep: int = 1, forget: S
             _add(found["leftovers"], path)
         for path in _old_publications(folder, referred, keep):
             _add(found["publications"], path)
+        gone_too = {path.name for path in found["publications"].paths}
+        for path in _old_tokens(folder, gone_too):
+            _add(found["token shards"], path)
         for path in _others(folder / ".docs", referred, folder / "docs"):
             _add(found["wide tables"], path)
         if not dry_run:
-            for kind in ("publications", "wide tables", "leftovers", "store files"):
+            for kind in ("publications", "token shards", "wide tables", "leftovers", "store files"):
                 for number, path in enumerate(found[kind].paths):
                     _remove(path, lease.staging / f"pruned-{kind.replace(' ', '-')}-{number}")
             _remove_empty(store)
@@ -155,6 +159,19 @@ def _old_publications(folder: Path, referred: set[Path], keep: int) -> list[Path
     others = _others(folder / "mixtures", referred, folder / "mixture")
     whole = sorted((path for path in others if (path / "manifest.json").exists()), key=lambda path: (-(path / "manifest.json").stat().st_mtime_ns, path.name))
     return sorted(set(others) - set(whole[: keep - 1]))
+
+
+def _old_tokens(folder: Path, removed: set[str]) -> list[Path]:
+    """Token shards of a publication that is gone or goes; those that cannot be read are left to `curate verify`."""
+    there = {path.name for path in _children(folder / "mixtures")} - removed
+    old = []
+    for path in _children(folder / "tokens"):
+        try:
+            if not path.name.startswith(".") and read_manifest(path).made_of not in there:
+                old.append(path)
+        except CurateError:
+            continue
+    return old
 
 
 def _add(found: Removed, path: Path) -> None:

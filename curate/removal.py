@@ -69,6 +69,7 @@ def take_down(
     before = opened.documents(what)
     fitted = opened.fitted(before)
     what = takedown.listed([*what.rows(), *zip(*(before[n].to_pylist() for n in takedown.SCHEMA.names), strict=True)])
+    fitted = (*fitted, *takedown.trained(opened.folder, what, takedown.read(opened.folder)))
     held = {path.name: count for path in takedown.publications(opened.folder) if (count := takedown.held(path, what))}
     result = Taken(len(set(ids)), missing, before, held, fitted, dry_run=dry_run)
     if not dry_run:

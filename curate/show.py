@@ -332,6 +332,8 @@ def _brief(reason: str | None) -> str | None:
 
 def taken(done: Taken, folder: str) -> str:
     """What a takedown did, or would do."""
+    from curate.takedown import MODELS
+
     would = "would be " if done.dry_run else ""
     equal = done.documents.num_rows - sum(done.documents["named"].to_pylist())
     lines = [f"{done.documents.num_rows:,} documents of the pool {'would be' if done.dry_run else 'are'} taken down: "
@@ -343,6 +345,9 @@ def taken(done: Taken, folder: str) -> str:
     if not done.publications:
         lines.append("no publication held any of them")
     for item in done.fitted:
+        if item.label.startswith(MODELS):
+            lines.append(f"{item.label}: this model was trained on {item.documents:,} of them; it stays as it is: remove it, and train again")
+            continue
         what = "it stays as it is, for the stage is frozen: remove frozen/" + item.label + ".json and run again to fit without them" if item.frozen else f"{would}fitted again without them"
         lines.append(f"{item.label}: the state {item.state[:8]} was fitted on {item.documents:,} of them ({', '.join(item.files)}); {what}")
     for place, count in done.targets.items():

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from curate.runner import Run
 
 NAME, CLEAN = "takedown.parquet", "takedown.json"
+#: Beside a trained model: the identities of the documents that it learned, written before its first step.
+LEARNED = "documents.parquet"
+MODELS = "models/"
 SCHEMA = pa.schema([("identity", pa.string()), ("hash", pa.binary(16)), ("named", pa.bool_())])
 Row = tuple[str, bytes | None, bool]
 _FITTED = b"curate.fitted"
@@ -92,7 +95,9 @@ def record(folder: Path, more: Listed, staging: Path) -> None:
     """Add to the folder's list; a list that has it all already is not written again."""
     before = read(folder)
     both = [more] if before is None else [before, more]
-    merged = listed((row for part in both for row in part.rows()), (item for part in both for item in part.fitted))
+    models = {item.label for item in more.fitted if item.label.startswith(MODELS)}
+    old = (item for part in both[:-1] for item in part.fitted if item.label not in models)  # of a model the last count has all
+    merged = listed((row for part in both for row in part.rows()), (*old, *more.fitted))
     if before is None or merged.key != before.key or merged.fitted != before.fitted:
         meta = {_FITTED: msgspec.json.encode(merged.fitted)}
         write_table(folder / NAME, merged.table.replace_schema_metadata(meta), staging)
@@ -153,6 +158,21 @@ def told_of(wide: Path, what: Listed, own: tuple[str | None, ...]) -> int:
                     filled |= np.asarray(pc.is_valid(batch.column(name)).to_numpy(zero_copy_only=False))
                 count += int((filled & np.asarray(gone.to_numpy(zero_copy_only=False))).sum())
     return count
+
+
+def trained(folder: Path, what: Listed, before: Listed | None) -> list[Fitted]:
+    """The models of a run folder that learned documents of the list, by the record that each has of its documents.
+
+    What was taken down `before` is counted with it: a model has one count, of all.
+    """
+    both = listed(row for part in (what, before) if part is not None for row in part.rows()).table["identity"].combine_chunks()
+    found = []
+    for file in sorted((folder / "models").glob(f"*/{LEARNED}")):
+        learned = read_table(file, [IDENTITY])[IDENTITY]
+        count = int(pc.sum(pc.is_in(learned, both)).as_py() or 0)
+        if count:
+            found.append(Fitted(f"{MODELS}{file.parent.name}", file.parent.name, count, (), True))
+    return found
 
 
 # What a run makes that holds text of documents is its publications and token shards; docs holds the user's other columns.

@@ -22,14 +22,26 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from curate import adapters, checkpoint, flops, forgetting, models, randomness
+from curate import adapters, checkpoint, flops, forgetting, models, randomness, takedown
 from curate.distributed import World, joined
 from curate.errors import ConfigError, StageError, uninterrupted
 from curate.events import Events, Listener
 from curate.lease import held
-from curate.packed import IGNORED, Batch, Ints, Order, Sequences, ahead, collate, labels_of, shares
+from curate.packed import (
+    IGNORED,
+    Batch,
+    Ints,
+    Order,
+    Sequences,
+    ahead,
+    collate,
+    identities,
+    labels_of,
+    shares,
+)
 from curate.prepared import Begun, Prepared, differences, prepare
 from curate.schedule import multiplier, share_of
+from curate.stage import IDENTITY
 from curate.store import read_sealed, read_table, sealed, write_bytes, write_table
 from curate.trainspec import TrainSpec
 
@@ -145,6 +157,7 @@ class _Training:
         if begun.key != self.prepared.key:
             raise ConfigError(f"{self.folder} holds the training of another recipe ({differences(begun, self.prepared)}); name another folder")
         if self.staging is not None and not file.is_file():
+            write_table(self.folder / takedown.LEARNED, pa.table({IDENTITY: pa.array(identities(self.data), pa.string())}), self.staging)
             write_bytes(file, sealed(msgspec.to_builtins(begun)), self.staging)
         return begun
 

@@ -18,6 +18,7 @@ from run_folders import (
     STAGES,
     call,
     check_final_names,
+    chosen_texts,
     command,
     end_group,
     lasting,
@@ -150,6 +151,36 @@ def test_a_member_that_dies_leaves_its_tasks_and_its_lease_to_the_others(bench: 
     finished(bench / "shared")
     if verb == "finish":
         assert any("took over from process" in said for _, said in ended), ended
+
+
+@pytest.mark.slow
+def test_a_takedown_reaches_what_members_made_and_members_that_come_later_obey_it(bench: Path) -> None:
+    recipe = gated(bench)
+    for name in ("reached", "open"):
+        os.mkfifo(bench / name)
+    (bench / "ids.txt").write_text(small_rows()[0]["id"])
+    words = ("takedown", bench / "shared", "--ids", bench / "ids.txt", "--workers", 1, "-q")
+    with members(bench, recipe) as array:
+        lead = array.start("a")
+        (bench / "reached").read_text()
+        held = call(*words)
+        assert held.returncode in (2, 75), held.stderr  # nothing has finished there, and a leader works
+        (bench / "open").write_text("go")
+        assert [code for code, _ in array.end(lead, array.start("b"))] == [0, 0]
+    for name in ("reached", "open"):
+        (bench / name).unlink(missing_ok=True)
+    gone = set(sorted(chosen_texts(bench / "shared"))[:3])
+    (bench / "ids.txt").write_text("\n".join(row["id"] for row in small_rows()[:240] if row["text"] in gone))
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    assert not gone & set(chosen_texts(bench / "shared"))
+    write_rows(bench / "pool" / f"{PARTS:02d}.parquet", [{**row, "id": f"again-{row['id']}"} for row in small_rows() if row["text"] in gone] + small_rows()[240:250])
+    with members(bench, recipe) as array:
+        ended = array.end(array.start("a"), array.start("b"))
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert not gone & set(chosen_texts(bench / "shared"))
+    assert call("verify", bench / "shared").returncode == 0
+    finished(bench / "shared")
 
 
 def test_what_all_dead_members_left_is_swept_by_the_next_run(bench: Path) -> None:

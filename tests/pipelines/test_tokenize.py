@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +13,17 @@ import pytest
 from click.testing import CliRunner
 
 import curate
-from curate import ledger
+from curate import ledger, show, takedown
 from curate.cli import cli
 from curate.errors import ConfigError
 from curate.pipelines.tokenize import tokenize
-from curate.pipelines.train import of_mixture
+from curate.pipelines.train import of_mixture, train
+from curate.prune import prune
 from curate.removal import take_down
 from curate.shards import Shards
 from curate.tokenizing import TokenizeSpec
 from curate.tokentable import TokenTable
+from curate.verify import verify
 
 SPEC = TokenizeSpec(sequence_length=64, vocab_size=400)
 
@@ -105,17 +108,67 @@ def test_documents_longer_than_a_sequence_are_counted(policy: str, count: str, p
     assert {n: v for n, v in made.manifest.counts.items() if n not in ("documents", count) and v} == {}
 
 
-def test_the_shards_of_a_run_are_reached_by_a_takedown(pool: Path) -> None:
-    recipe = {"corpus": {"paths": [str(pool / "pool*.parquet")], "id": "id", "source": "source"}, "stages": []}
-    run = curate.run(recipe, run=pool / "run", workers=1)
-    made = tokenize(run.folder, None, SPEC, workers=1)
-    assert made.folder.parent == run.folder / "tokens"
-    assert "d7" in Shards(made.folder).segments()["identity"].to_pylist()
-    take_down(run.folder, ["d7"], workers=1)
+def a_run(pool: Path, **emit: Any) -> Path:
+    recipe = {"corpus": {"paths": [str(pool / "pool*.parquet")], "id": "id", "source": "source"}, "stages": [], **({"emit": emit} if emit else {})}
+    return curate.run(recipe, run=pool / "run", workers=1).folder
+
+
+def test_the_shards_of_a_run_are_reached_by_a_takedown_and_the_model_that_learned_them_is_named(pool: Path) -> None:
+    run = a_run(pool)
+    made = tokenize(run, None, SPEC, workers=1)
+    assert made.folder.parent == run / "tokens"
+    assert {"d7", "d8"} < set(Shards(made.folder).segments()["identity"].to_pylist())
+    words = ["config={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 48}", "steps=1", "precision=fp32", f"batch_tokens={SPEC.sequence_length}"]
+    trained = train(run, overrides=words)
+    told = take_down(run, ["d7"], workers=1, dry_run=True)
+    assert [(f.label, f.documents) for f in told.fitted] == [(f"models/{trained.key}", 1)]
+    assert made.folder.exists()
+    done = take_down(run, ["d7"], workers=1)
+    assert f"models/{trained.key}: this model was trained on 1 of them" in show.taken(done, str(run))
     assert not made.folder.exists()
-    assert ledger.read(run.folder) is not None
-    again = tokenize(run.folder, None, SPEC, workers=1)
+    assert ledger.read(run) is not None
+    again = tokenize(run, None, SPEC, workers=1)
     assert "d7" not in Shards(again.folder).segments()["identity"].to_pylist()
+    assert trained.model.exists()
+    listed = takedown.read(run)
+    assert listed is not None
+    assert [f.label for f in listed.fitted] == [f"models/{trained.key}"]  # still told, though its shards are gone
+    again_done = take_down(run, ["d8"], workers=1)  # the shards that it stood in are gone, the model's own record is not
+    assert [(f.label, f.documents) for f in again_done.fitted] == [(f"models/{trained.key}", 2)]
+    assert verify(run, workers=1).holds
+
+
+def test_damaged_shards_are_found_and_repaired_by_removal(pool: Path) -> None:
+    run = a_run(pool)
+    made = tokenize(run, None, SPEC, workers=1)
+    report = verify(run, workers=1)
+    assert report.holds
+    assert next(c.what for c in report.checks if c.name == "tokens") == "1 folders of token shards have their sizes and hashes; 1 of the current mixture"
+    before = files(made.folder)
+    file = next(made.folder.glob("mask-*.bin"))
+    data = bytearray(file.read_bytes())
+    data[5] ^= 1
+    file.write_bytes(data)
+    (fault,) = verify(run, workers=1).faults
+    assert str(file) in fault.what
+    assert "curate tokenize makes it again" in fault.remedy
+    assert verify(run, repair=True, workers=1).removed == [made.folder]
+    assert verify(run, workers=1).holds
+    assert files(tokenize(run, None, SPEC, workers=1).folder) == before
+
+
+def test_shards_go_with_the_publication_that_they_were_made_of(pool: Path) -> None:
+    run = a_run(pool)
+    old = tokenize(run, None, SPEC, workers=1).folder
+    (pool / "pool1.parquet").unlink()
+    a_run(pool)
+    new = tokenize(run, None, SPEC, workers=1).folder
+    assert prune(run, keep=2).removed[2].paths == []  # the older publication stays, and its shards with it
+    assert prune(run, dry_run=True).removed[2].paths == [old]
+    assert old.exists()
+    prune(run)
+    assert (old.exists(), new.exists()) == (False, True)
+    assert verify(run, workers=1).holds
 
 
 def test_a_tokenizer_json_without_an_end_needs_its_name(pool: Path) -> None:
