@@ -23,7 +23,7 @@ def noise_gumbel(keys: NDArray[np.uint64], stream: int, out: NDArray[np.float64]
 def text_stats(
     text: ArrowArray, simd: int, bytes: NDArray[np.int64], words: NDArray[np.int64], /
 ) -> None: ...
-# counts int64[31, n]; flags: 1 words 2 lines 4 repeats
+# counts int64[33, n]; flags: 1 words 2 lines 4 repeats
 def text_rules(text: ArrowArray, flags: int, short_chars: int, counts: NDArray[np.int64], /) -> None: ...
 def spans_apply(
     text: ArrowArray,

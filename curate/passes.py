@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import documents, ngrams, spans
+from curate import documents, ngrams, spans, textrules
 from curate.corpus import BAD, Layout, Part, file_location
 from curate.errors import CurateError, InternalError, StageError, machine_error
 from curate.plan import VERDICT, Node, kept_by, part_name, rewriters, stored_column, wide_columns
@@ -285,6 +285,8 @@ class _PartRun:
         ends: list[np.ndarray] = []
         seen = 0
         earlier = rewriters(task.nodes[: live[0][1]]) if wants_text else []
+        scanning = [at for verb, at in live if verb == "apply" and hasattr(task.nodes[at].stage, "rule_scan")]
+        ahead = {at: [task.nodes[other].stage.rule_scan() for other in scanning if at <= other] if at in scanning else [] for _, at in live}
         for batch in spans.read_current(task.layout, self.part, self.name, earlier, columns=sorted(user), text=wants_text, rows=rows):
             index = np.arange(seen, seen + batch.num_rows) if rows is None else rows[seen : seen + batch.num_rows]
             seen += batch.num_rows
@@ -294,12 +296,13 @@ class _PartRun:
                 self.result.text_bytes += batch.column(TEXT).nbytes
             still = np.ones(batch.num_rows, bool)
             fresh: dict[str, pa.Array] = {name: batch.column(name) for name in batch.schema.names}
+            shared = textrules.Shared(batch.num_rows)
             for verb, at in live:
                 node = task.nodes[at]
                 if verb == "fit":
                     yield self._sub(fresh, node.stage.fit_reads(), index, still, at)
                 elif verb == "apply":
-                    self._apply(at, fresh, index, still)
+                    self._apply(at, fresh, index, still, shared, ahead[at])
                 else:
                     shown = np.flatnonzero(still)
                     sub = self._sub(fresh, node.stage.judge_reads(), index, still, at + 1)
@@ -313,7 +316,9 @@ class _PartRun:
         if ends:
             self._alive[np.concatenate(ends)] = True
 
-    def _apply(self, at: int, fresh: dict[str, pa.Array], index: np.ndarray, still: np.ndarray) -> None:
+    def _apply(
+        self, at: int, fresh: dict[str, pa.Array], index: np.ndarray, still: np.ndarray, shared: textrules.Shared, scans: list[textrules.Scan]
+    ) -> None:
         """Compute a node's measures for the rows that need them; add its columns to `fresh`."""
         apply = self.applies[at]
         node = self.task.nodes[at]
@@ -321,11 +326,18 @@ class _PartRun:
         out = None
         if need.any() or not len(index):
             sub = self._sub(fresh, node.stage.reads(), index, need, at)
-            out = self._guarded(node, lambda: apply.add(index[need], sub))
+
+            def add() -> pa.RecordBatch:
+                found = sub.append_column(textrules.FOUND, shared.of(fresh[TEXT], need, scans)) if scans else sub
+                return apply.add(index[need], found)
+
+            out = self._guarded(node, add)
         for item in apply.schema.names:
             fresh[node.column(item)] = apply.column(item, index, need, out)
         if node.rewrites:
-            fresh[TEXT] = spans.applied(fresh[TEXT], fresh[node.column(spans.FIELD)])
+            changes = fresh[node.column(spans.FIELD)]
+            fresh[TEXT] = spans.applied(fresh[TEXT], changes)
+            shared.forget(pc.fill_null(pc.greater(pc.list_value_length(changes), 0), False).to_numpy(zero_copy_only=False))
             fresh |= {name: fresh[node.column(item.name)] for name, item in spans.CURRENT.items()}
 
     def _sub(self, fresh: dict[str, pa.Array], names: list[str], index: np.ndarray, where: np.ndarray, before: int) -> pa.RecordBatch:

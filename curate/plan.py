@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from curate import registry, spans
 from curate.corpus import BAD, Corpus, Part
-from curate.errors import ConfigError, InternalError
+from curate.errors import ConfigError, InternalError, StageError
 from curate.params import did_you_mean
 from curate.stage import BASE_COLUMNS, KEEP, REASON, TEXT, Context, column_name, verbs
 from curate.store import Sidecars, digest, read_table
@@ -82,7 +82,12 @@ class Node:
     def fields(self) -> pa.Schema:
         """The measures that apply adds, unlabelled; where it changes text, also what the new text is."""
         own = self.stage.fields() if "apply" in self.verbs else pa.schema([])
-        return pa.schema([*own, *spans.CURRENT.values()]) if spans.FIELD in own.names else own
+        if spans.FIELD not in own.names:
+            return own
+        taken = [item.name for item in spans.CURRENT.values() if item.name in own.names]
+        if taken:
+            raise StageError(f"stage {self.label!r} changes text: the program keeps the new text's {taken[0]} for it, so its own field needs another name")
+        return pa.schema([*own, *spans.CURRENT.values()])
 
     @property
     def rewrites(self) -> bool:

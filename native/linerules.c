@@ -1,11 +1,23 @@
 #include "lines.h"
 #include "sentence.h"
 
+#if CURATE_X86
+#include <immintrin.h>
+#endif
+
 /* At most five of a line, and one for every '['. */
 int64_t linerules_most_spans(const curate_text *text) {
-    const uint8_t *p = text->data;
-    int64_t stop = text_offset(text, text->length), most = 5 * text->length;
-    for (int64_t i = text_offset(text, 0); i < stop; i++) most += 5 * (p[i] == '\n') + (p[i] == '[');
+    const uint8_t *p = text->data + text_offset(text, 0), *end = text->data + text_offset(text, text->length);
+    int64_t most = 5 * text->length;
+    while (p < end) {
+        const uint8_t *stop = end - p > 255 ? p + 255 : end; /* sums of bytes that fit a byte go into vectors */
+        uint8_t feeds = 0, brackets = 0;
+        for (; p < stop; p++) {
+            feeds += (uint8_t)(*p == '\n');
+            brackets += (uint8_t)(*p == '[');
+        }
+        most += 5 * feeds + brackets;
+    }
     return most;
 }
 
@@ -20,16 +32,16 @@ int64_t linerules_room_bytes(const curate_text *text) {
 
 enum { MAY_JAVASCRIPT = 1, MAY_POLICY = 2, MAY_LOREM = 4, MAY_CURLY = 8, MAY_CITE = 16 };
 
-/* Which phrases a text may hold, by three bytes of each: compares that a compiler puts into vectors. */
+#define MAY_HOLD(w, x, y, z) ((uint8_t)(a == (w)) & (uint8_t)(b == (x)) & (uint8_t)(c == (y)) & (uint8_t)(d == (z)))
+
+/* Which phrases a text may hold, by four bytes of each: compares that a compiler puts into vectors. */
 static int phrases_of(const uint8_t *p, int64_t n) {
     uint8_t java = 0, policy = 0, lorem = 0, curly = 0, cite = 0;
-    for (int64_t i = 0; i + 2 < n; i++) {
-        uint8_t a = p[i] | 0x20, b = p[i + 1] | 0x20, c = p[i + 2] | 0x20;
-        java |= (uint8_t)(a == 'j') & (uint8_t)(b == 'a') & (uint8_t)(c == 'v');
-        policy |= (uint8_t)(a == 'o') & (uint8_t)(b == 'k') & (uint8_t)(c == 'i');  /* cookie */
-        policy |= (uint8_t)(a == 'v') & (uint8_t)(b == 'a') & (uint8_t)(c == 'c');  /* privacy */
-        policy |= (uint8_t)(a == 'f') & (uint8_t)(b == ' ') & (uint8_t)(c == 'u');  /* of use */
-        lorem |= (uint8_t)(a == 'm') & (uint8_t)(b == ' ') & (uint8_t)(c == 'i');
+    for (int64_t i = 0; i + 3 < n; i++) {
+        uint8_t a = p[i] | 0x20, b = p[i + 1] | 0x20, c = p[i + 2] | 0x20, d = p[i + 3] | 0x20;
+        java |= MAY_HOLD('j', 'a', 'v', 'a');
+        policy |= MAY_HOLD('o', 'k', 'i', 'e') | MAY_HOLD('v', 'a', 'c', 'y') | MAY_HOLD('f', ' ', 'u', 's');
+        lorem |= MAY_HOLD('m', ' ', 'i', 'p');
     }
     for (int64_t i = 0; i < n; i++) {
         curly |= (uint8_t)(p[i] == '{');
@@ -73,6 +85,7 @@ static int64_t citation_bytes(const uint8_t *p, const uint8_t *end) {
 static range without_citations(range line, uint8_t *room, int64_t *found) {
     uint8_t *to = room;
     *found = 0;
+    if (!memchr(line.from, '[', (size_t)(line.to - line.from))) return line;
     for (const uint8_t *p = line.from; p < line.to;) {
         int64_t bytes = *p == '[' ? citation_bytes(p, line.to) : 0;
         if (bytes) (*found)++;
@@ -111,21 +124,30 @@ static const uint8_t *closed(const uint8_t *p, const uint8_t *end) {
     return p;
 }
 
-/* Sentences: up to a mark that white space or the line's end follows, and what is left behind the last. */
+/* The next byte that may end a sentence: . ! ? or one beyond ASCII. */
+CURATE_INLINE const uint8_t *next_mark(const uint8_t *p, const uint8_t *end) {
+#if CURATE_X86
+    for (; end - p >= 16; p += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+        __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('.')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('?')));
+        marks = _mm_or_si128(_mm_or_si128(marks, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('!'))), bytes);
+        int bits = _mm_movemask_epi8(marks);
+        if (bits) return p + __builtin_ctz((unsigned)bits);
+    }
+#endif
+    while (p < end && !(KIND[*p] & (END | HIGH))) p++;
+    return p;
+}
+
+/* Sentences of a line without white space at its end: up to a mark that white space or the line's end follows, and what is left
+ * behind the last. */
 static int64_t sentences_of(range line) {
     int64_t sentences = 0;
-    int open = 0;
-    for (const uint8_t *p = line.from; p < line.to;) {
-        int kind = KIND[*p];
-        if (!(kind & (END | HIGH))) {
-            open |= !(kind & SPACE);
-            p++;
-            continue;
-        }
+    const uint8_t *open = line.from;
+    for (const uint8_t *p = line.from; (p = next_mark(p, line.to)) < line.to;) {
         uint32_t code;
         int class_, bytes = character(p, line.to, &code, &class_);
         if (!sentence_terminal(code)) {
-            open |= class_ != 2;
             p += bytes;
             continue;
         }
@@ -133,11 +155,11 @@ static int64_t sentences_of(range line) {
         int ends = behind == line.to || space_bytes(behind, line.to) || tokens_unspaced(code);
         if (ends && !(code == '.' && behind == p + 1 && behind < line.to && is_abbreviation(line.from, p))) {
             sentences++;
-            open = 0;
-        } else open = 1;
+            open = behind;
+        }
         p = behind;
     }
-    return sentences + open;
+    return sentences + (open < line.to);
 }
 
 /* Which rule cuts a line: its column, BLANK, or STAYS. `text` is the line as it stays, without citations. */
@@ -171,7 +193,7 @@ static void c4_text(const uint8_t *start, const uint8_t *end, const c4_rules *ru
             cut(spans, line - start, next - start);
             continue;
         }
-        found[C4_SENTENCES] += sentences_of(text);
+        found[C4_SENTENCES] += sentences_of(stripped(text));
         if (found[C4_CITATIONS] == cited) continue;
         for (const uint8_t *p = line; p < whole.to; p++) {
             int64_t bytes = *p == '[' ? citation_bytes(p, whole.to) : 0;

@@ -81,7 +81,7 @@ static inline int begins(const uint8_t *p, const uint8_t *end, const char *phras
 
 static inline const uint8_t *find(const uint8_t *p, const uint8_t *end, const char *phrase) {
     for (; p < end; p++)
-        if (lower(*p) == (uint8_t)*phrase && begins(p, end, phrase)) return p;
+        if ((*p | 0x20) == (uint8_t)*phrase && begins(p, end, phrase)) return p;
     return NULL;
 }
 

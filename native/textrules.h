@@ -8,7 +8,7 @@
  * of its own (tokens_unspaced). A line ends at \n. A paragraph is a run of lines that hold more than white space.
  * Lengths are characters. Repeats are found by 64-bit hashes.
  *
- * Cost O(bytes) for the scan, and O(words) for each n until an n has no repeat, since then no longer n-gram has one.
+ * Cost O(bytes) for the scan, O(words) for n = 2, and for each longer n what is left of the places where one may repeat.
  */
 #ifndef CURATE_TEXTRULES_H
 #define CURATE_TEXTRULES_H
@@ -35,14 +35,16 @@ enum {
     RULE_BULLETS,      /* lines whose first character that is not white space is '-' or U+2022 */
     RULE_TRAILING,     /* lines that end in an ellipsis, white space left out */
     RULE_FILLED,       /* lines that hold more than white space; of these: */
-    RULE_PUNCTUATED,   /* end in sentence punctuation or a quotation mark */
+    RULE_PUNCTUATED,   /* end in sentence punctuation */
+    RULE_QUOTED,       /* end in a closing quotation mark */
     RULE_SHORT,        /* of at most `short_chars` characters */
     RULE_DUP_LINES,    /* equal to an earlier one, */
     RULE_DUP_LINE_CHARS,
     RULE_PARAGRAPHS,
     RULE_DUP_PARAGRAPHS,
     RULE_DUP_PARAGRAPH_CHARS,
-    RULE_TOP, /* n = 2, 3, 4: count times length, spaces between words included, of the most frequent that repeats */
+    RULE_REPEATED, /* the largest n up to 10 of which a column below found a repeat; 0: none */
+    RULE_TOP, /* n = 2, 3, 4: count times length, spaces between words included, of the most frequent; may stand once */
     RULE_DUP = RULE_TOP + 3, /* n = 5 .. 10: length without spaces of those met before, none counted twice */
     TEXTRULES_COLUMNS = RULE_DUP + 6
 };

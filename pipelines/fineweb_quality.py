@@ -9,15 +9,16 @@ from curate import textrules
 from curate.errors import ConfigError
 from curate.registry import register
 from curate.stage import TEXT, Context
-from curate.textrules import Rule, ratio
+from curate.textrules import Rule, Scan, ratio
 
 
 class FinewebQualityParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds are inclusive and null is off. Shares are 0..1. `short_line_chars` is measured by, the others are the verdict."""
+    """Bounds are inclusive and null is off. Shares are 0..1. `short_line_chars` and `closing_quotes` are measured by."""
 
     min_line_punct_ratio: float | None = 0.12
     max_short_line_ratio: float | None = 0.67
     short_line_chars: int = 30
+    closing_quotes: bool = False
     max_dup_line_chars_ratio: float | None = 0.01
     max_new_line_ratio: float | None = 0.3
 
@@ -32,7 +33,7 @@ class FinewebQualityParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 class FinewebQuality:
     """Lines that end in punctuation, short lines, characters in duplicate lines, line feeds per word; a reason for each rule."""
 
-    version = 1
+    version = 2
     Params = FinewebQualityParams
     judge_params = ("min_line_punct_ratio", "max_short_line_ratio", "max_dup_line_chars_ratio", "max_new_line_ratio")
 
@@ -43,16 +44,19 @@ class FinewebQuality:
     def reads(self) -> list[str]:
         return [TEXT]
 
+    def rule_scan(self) -> Scan:
+        return Scan(textrules.LINES, self.params.short_line_chars)
+
     def fields(self) -> pa.Schema:
         """One share for each rule; new_line_ratio: line feeds per word, may be above 1; null where there is nothing to share."""
         names = ["line_punct_ratio", "short_line_ratio", "dup_line_chars_ratio", "new_line_ratio"]
         return pa.schema([("filled_lines", pa.int64()), *((name, pa.float64()) for name in names)])
 
     def apply(self, state: None, batch: pa.RecordBatch) -> pa.RecordBatch:
-        n = textrules.count(batch.column(0), textrules.LINES, self.params.short_line_chars)
+        n = textrules.found(batch, self.rule_scan())
         columns = [
             pa.array(n["filled"]),
-            ratio(n["punctuated"], n["filled"]),
+            ratio(n["punctuated"] + (n["quoted"] if self.params.closing_quotes else 0), n["filled"]),
             ratio(n["short"], n["filled"]),
             ratio(n["dup_line_chars"], n["chars"] - n["newlines"]),
             ratio(n["newlines"], n["words"]),

@@ -9,7 +9,7 @@ from curate import textrules
 from curate.errors import ConfigError
 from curate.registry import register
 from curate.stage import TEXT, Context
-from curate.textrules import Rule, ratio
+from curate.textrules import Rule, Scan, ratio
 
 
 class GopherQualityParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +48,9 @@ class GopherQuality:
     def reads(self) -> list[str]:
         return [TEXT]
 
+    def rule_scan(self) -> Scan:
+        return Scan(textrules.WORDS)
+
     def fields(self) -> pa.Schema:
         """words: with a letter or digit; the others as the settings name them; null where a rule does not apply."""
         whole = [("words", pa.int64())]
@@ -55,7 +58,7 @@ class GopherQuality:
         return pa.schema([*whole, *((name, pa.float64()) for name in shares), ("stop_words", pa.int64())])
 
     def apply(self, state: None, batch: pa.RecordBatch) -> pa.RecordBatch:
-        n = textrules.count(batch.column(0), textrules.WORDS)
+        n = textrules.found(batch, self.rule_scan())
         columns = [
             pa.array(n["proper"]),
             ratio(n["spaced_chars"], n["spaced"]),

@@ -45,8 +45,8 @@ class RefinedwebLines:
         return [TEXT]
 
     def fields(self) -> pa.Schema:
-        """Counts of lines by the rule that cut them; words and words_cut; words_cut_ratio: null without words; spans; cut_bytes."""
-        counts = [(name, pa.int64()) for name in (*linerules.REFINED, "cut_bytes")]
+        """Counts of lines by the rule that cut them; text_words and, of them, words_cut; words_cut_ratio: null without words; spans; cut_bytes."""
+        counts = [(name, pa.int64()) for name in (*linerules.REFINED[:-2], "text_words", "words_cut", "cut_bytes")]
         return pa.schema([*counts, ("words_cut_ratio", pa.float64()), (spans.FIELD, spans.SPANS)])
 
     def apply(self, state: None, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from run_folders import counts, docs, recipe_for, run, small_rows, texts_read, write_rows
 
+from curate import spans
 from curate.errors import StageError
+from curate.pipelines.c4 import C4
+from curate.pipelines.fineweb_quality import FinewebQuality
+from curate.pipelines.gopher_quality import GopherQuality
+from curate.pipelines.gopher_repetition import GopherRepetition
+from curate.stage import TEXT, Context
 
 #: A stage whose verbs a test writes; `seen` beside the pool collects what it was shown.
 STAGE = '''
@@ -157,3 +164,30 @@ def test_the_measures_of_a_part_stand_in_its_rows_order(folder: Path) -> None:
     run(with_stage(folder, APPLIES.format(body=GOOD_APPLY)), folder / "run")
     files = [pq.read_table(f) for f in sorted((folder / "pool").glob("*.parquet"))]
     assert docs(folder / "run")["mine"].to_pylist() == [len(text) for t in files for text in t["text"].to_pylist()]
+
+
+def test_rules_that_share_a_scan_measure_what_each_would_alone(tmp_path: Path) -> None:
+    """Every document's columns, beside those of a stage that counts by itself on the text that it was shown."""
+    rows = [row | {"text": f"Menu {n}\n{row['text']}\n\nThis is the end of the text, and of it.\n" * (1 + n % 3)} for n, row in enumerate(small_rows()[:120])]
+    write_rows(tmp_path / "pool" / "0.parquet", rows)
+    kept: dict[str, Any] = {"min_words": 10, "min_stop_words": None, "min_alphabetic_ratio": None, "max_mean_word_chars": None, "min_mean_word_chars": None}
+    stages = [{"gopher_quality": kept}, {"fineweb_quality": {"as": "other", "short_line_chars": 7, "max_dup_line_chars_ratio": None, "max_short_line_ratio": None, "min_line_punct_ratio": None}},
+              {"c4": {"min_sentences": 2, "curly_bracket": False}}, {"gopher_repetition": {"max_dup_line_ratio": 0.6, "max_dup_line_chars_ratio": 0.6}}, {"fineweb_quality": {}}]  # fmt: skip
+    run(recipe_for(tmp_path, stages=stages, target=False), tmp_path / "run")
+    found = docs(tmp_path / "run")
+    text = {row["id"]: row["text"] for row in rows}
+    changed = 0
+    for label, stage, in_front in (("gopher_quality", GopherQuality, False), ("other", FinewebQuality, False), ("gopher_repetition", GopherRepetition, True), ("fineweb_quality", FinewebQuality, True)):
+        params = stage.Params(short_line_chars=7) if label == "other" else stage.Params()
+        own = stage(params, Context(label))
+        names = [f"{label}_{name}" for name in own.fields().names]
+        shown = [row for row in found.select(["id", *names]).to_pylist() if row[f"{label}_{own.fields().names[0]}"] is not None]
+        assert len(shown) > 10
+        column = pa.array([text[row["id"]] for row in shown])
+        if in_front:
+            cut = C4(C4.Params(min_sentences=2), Context("c4")).apply(None, pa.record_batch([column], names=[TEXT]))
+            column = spans.applied(column, cut.column(spans.FIELD))
+            changed += sum(c.as_py() > 0 for c in cut.column("cut_bytes"))
+        alone = own.apply(None, pa.record_batch([column], names=[TEXT])).to_pylist()
+        assert [{name: row[f"{label}_{name}"] for name in own.fields().names} for row in shown] == alone
+    assert changed > 20

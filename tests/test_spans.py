@@ -209,3 +209,17 @@ def test_spans_carried_out_are_slices_joined(texts: list[str | None], start: int
 def test_spans_that_do_not_fit_are_never_carried_out(row: list[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match="sorted, disjoint"):
         spans.applied(pa.array(["x", "abcd"]), pa.array([[], [{"start": a, "stop": b, "text": ""} for a, b in row]], spans.SPANS))
+
+
+def test_a_stage_that_changes_text_cannot_have_the_programs_fields(tmp_path: Path) -> None:
+    source = "\n".join(
+        [
+            "import msgspec", "import pyarrow as pa", "from curate.spans import SPANS", "class Params(msgspec.Struct): pass", "class Cuts:", "    version = 1", "    Params = Params",
+            "    def __init__(self, params, context): pass", "    def reads(self): return ['__text__']", "    def fields(self): return pa.schema([('words', pa.int64()), ('spans', SPANS)])",
+            "    def apply(self, state, batch): return pa.record_batch([pa.array([1] * len(batch)), pa.array([[]] * len(batch), SPANS)], schema=self.fields())",
+        ]
+    )  # fmt: skip
+    (tmp_path / "cuts.py").write_text(source)
+    write_rows(tmp_path / "pool" / "0.parquet", small_rows()[:5])
+    with pytest.raises(StageError, match="words for it, so its own field needs another name"):
+        run(recipe_for(tmp_path, stages=[f"{tmp_path / 'cuts.py'}:Cuts"], target=False), tmp_path / "run")

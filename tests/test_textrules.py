@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -30,8 +31,28 @@ def test_counts_by_hand() -> None:
     found = one("the cat of the cat of the dog.\n\n- a…\nx")
     assert (found["chars"], found["words"], found["proper"], found["spaced_chars"], found["stops"]) == (38, 11, 10, 26, 2)
     assert (found["lines"], found["filled"], found["bullets"], found["trailing"], found["punctuated"], found["short"]) == (4, 3, 1, 1, 1, 3)
+    assert (found["quoted"], found["repeated"]) == (0, 4)
     # "the cat", "cat of", "of the" stand twice: the first counts, 7 characters twice; "the cat of" 10; "the cat of the" 14
     assert (found["top_2"], found["top_3"], found["top_4"], found["dup_5"]) == (14, 20, 28, 0)
+
+
+def test_what_stands_once_is_the_most_frequent_where_nothing_repeats() -> None:
+    found = one("aa b ccc dd")
+    assert (found["top_2"], found["top_3"], found["top_4"], found["repeated"]) == (4, 8, 11, 0)
+    found = one("aa b aa b x")  # of 2-grams "aa b" twice; of 3- and 4-grams the first
+    assert (found["top_2"], found["top_3"], found["top_4"], found["repeated"]) == (8, 7, 9, 2)
+    assert [one("aa")[f"top_{n}"] for n in (2, 3, 4)] == [0, 0, 0]
+
+
+def test_a_line_that_ends_in_a_quotation_mark_is_counted_apart() -> None:
+    found = one("he said.\"\nso’\n「そう。」\nwell.\nno")
+    assert (found["filled"], found["punctuated"], found["quoted"]) == (5, 1, 3)
+
+
+@given(st.lists(st.sampled_from([*"ab#.x7", ".", "..", " ", "  ", "\n", "a long line of letters and blanks ", "é"]), min_size=40, max_size=300).map("".join))
+@settings(max_examples=150, deadline=None)
+def test_texts_of_several_blocks(text: str) -> None:
+    assert one(text) == counts(text)
 
 
 def test_duplicate_ngrams_by_hand() -> None:
@@ -85,3 +106,42 @@ def test_a_null_measure_breaks_no_rule_and_bounds_are_inclusive() -> None:
     batch = pa.record_batch([pa.array([0.1, 0.2, None, 0.3])], names=["x"])
     keep, reason = textrules.verdict(batch, [textrules.Rule("x", "odd", least=0.2, most=0.2)])
     assert (keep.to_pylist(), reason.to_pylist()) == ([False, True, True, False], ["odd", None, None, "odd"])
+
+
+SCANS = st.builds(textrules.Scan, st.integers(1, 7), st.sampled_from([None, 0, 30]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(TEXTS, max_size=6), st.lists(st.tuples(SCANS, st.integers(0, 63), st.integers(0, 63)), min_size=1, max_size=4), st.lists(TEXTS, max_size=6))
+def test_a_shared_table_holds_what_each_stage_would_have_counted(texts: list[str], steps: list[tuple[textrules.Scan, int, int]], others: list[str]) -> None:
+    """Stages ask for some rows, one after another; between them some rows' texts are replaced."""
+    texts = list(texts)
+    shared = textrules.Shared(len(texts))
+    for at, (scan, asked, changed) in enumerate(steps):
+        need = np.array([bool(asked >> row & 1) for row in range(len(texts))], bool)
+        column = pa.array(texts, pa.string())
+        batch = pa.record_batch([column.filter(pa.array(need)), shared.of(column, need, [step[0] for step in steps[at:]])], names=["text", textrules.FOUND])
+        own, alone = textrules.found(batch, scan), textrules.found(batch.select([0]), scan)
+        names = {1: ("words", "stops", "bullets"), 2: ("words", "filled", "short", "dup_line_chars"), 4: ("words", "top_2", "repeated", "dup_paragraphs", "dup_lines")}
+        for name in {name for bit, group in names.items() if scan.wanted & bit for name in group} - ({"short"} if scan.short_chars is None else set()):
+            assert own[name].tolist() == alone[name].tolist()
+        replaced = np.array([bool(changed >> row & 1) and row < len(others) for row in range(len(texts))], bool)
+        texts = [others[row] if replaced[row] else text for row, text in enumerate(texts)]
+        shared.forget(replaced)
+
+
+def test_neighbours_scan_each_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], int]] = []
+    kernel = textrules.count
+    monkeypatch.setattr(textrules, "count", lambda text, wanted, short_chars: calls.append((text.to_pylist(), wanted)) or kernel(text, wanted, short_chars))
+    text, every = pa.array(["a", "b", "c"]), np.ones(3, bool)
+    scans = [textrules.Scan(textrules.WORDS), textrules.Scan(textrules.REPEATS), textrules.Scan(textrules.LINES, 30), textrules.Scan(textrules.LINES, 9)]
+    shared = textrules.Shared(3)
+    shared.of(text, np.array([True, True, False]), scans)
+    shared.of(text, np.array([True, False, False]), scans[1:])
+    assert calls == [(["a", "b"], ALL)]
+    shared.forget(np.array([True, False, False]))
+    shared.of(pa.array(["x", "b", "c"]), every, scans[2:])
+    assert calls[1:] == [(["x", "c"], ALL)]
+    shared.of(text, every, scans[3:])
+    assert calls[2:] == [(["a", "b", "c"], textrules.LINES)]

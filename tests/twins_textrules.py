@@ -7,8 +7,8 @@ from collections import Counter
 
 from twins import UNSPACED
 
-#: Of the characters that the tests draw, those that end a sentence or close a quotation.
-TERMINAL = set(".!?\"'。！؟।’”」")
+#: Of the characters that the tests draw, those that end a sentence, and those that close a quotation.
+TERMINAL, QUOTES = set(".!?。！؟।"), set("\"'’”」")
 STOPS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 
 
@@ -33,7 +33,16 @@ def duplicates(units: list[str]) -> tuple[int, int]:
 def top(words: list[str], n: int) -> int:
     grams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
     gram, times = max(grams.items(), key=lambda item: item[1], default=((), 0))  # the first of the most frequent
-    return len(" ".join(gram)) * times if times > 1 else 0
+    return len(" ".join(gram)) * times
+
+
+def repeated(words: list[str]) -> int:
+    """The largest n of 2..10 for which an n-gram stands twice, 0 if none; of n from 5 without overlap."""
+    found = 0
+    for n in range(2, 11):
+        if any(times > 1 for times in Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1)).values()) if n < 5 else again(words, n):
+            found = n
+    return found
 
 
 def again(words: list[str], n: int) -> int:
@@ -79,12 +88,14 @@ def counts(text: str, short_chars: int = 30) -> dict[str, int]:
         "trailing": sum(line.rstrip().endswith(("...", "…")) for line in lines),
         "filled": len(filled),
         "punctuated": sum(line[-1] in TERMINAL for line in filled),
+        "quoted": sum(line[-1] in QUOTES for line in filled),
         "short": sum(len(line) <= short_chars for line in filled),
         "dup_lines": lines_again,
         "dup_line_chars": line_chars,
         "paragraphs": len(paragraphs),
         "dup_paragraphs": paragraphs_again,
         "dup_paragraph_chars": paragraph_chars,
+        "repeated": repeated(words),
         **{f"top_{n}": top(words, n) for n in (2, 3, 4)},
         **{f"dup_{n}": again(words, n) for n in range(5, 11)},
     }

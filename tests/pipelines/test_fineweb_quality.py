@@ -51,3 +51,9 @@ def test_what_ends_a_line_in_other_scripts() -> None:
     for end in "。！؟।":
         assert why(f"{'word ' * 10}{end}") is None
     assert why(f"{'word ' * 10},") == "too few lines end in punctuation"
+
+
+def test_closing_quotation_marks_end_no_line_unless_they_are_asked_to() -> None:
+    text = f'{"word " * 10}"\n{"other " * 10}”'
+    assert why(text) == "too few lines end in punctuation"
+    assert why(text, closing_quotes=True) is None

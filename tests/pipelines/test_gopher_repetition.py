@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate.pipelines.gopher_repetition import GopherRepetition, GopherRepetitionParams
+from curate.pipelines.gopher_repetition import SHARES, GopherRepetition, GopherRepetitionParams
 from curate.stage import TEXT, Context
 
-OFF = dict.fromkeys(GopherRepetitionParams.__struct_fields__)
+OFF = dict.fromkeys(SHARES)
 
 
 def why(text: str, **params: Any) -> str | None:
@@ -44,14 +44,26 @@ def test_a_text_at_and_beyond_each_threshold(rule: str, text: str, beyond: str, 
     assert why(beyond, **{**OFF, rule: default}) == reason
 
 
-def test_a_text_that_repeats_nothing_passes_however_short() -> None:
-    assert why("two words") is None
+def test_the_first_ngram_is_the_most_frequent_where_none_repeats() -> None:
+    assert why("two words") == "most frequent 2-gram"
+    assert why(f"two words {'y' * 34}", max_top_3_gram_ratio=None) == "most frequent 2-gram"  # 9 of 44
+    assert why(f"two words {'y' * 35}", max_top_3_gram_ratio=None) is None  # 9 of 45
+    assert why(f"two words {'y' * 35}") == "most frequent 3-gram"
     assert why("") is None
+
+
+def test_an_ngram_that_stands_once_can_be_let_pass() -> None:
+    assert why("two words", top_once=False) is None
+    assert why("a short text of seven words here", top_once=False) is None
+    assert why("no no no no", top_once=False) == "most frequent 2-gram"  # "no no" three times
+    once = f"aaaa bbbbb {'y' * 77} aaaa bbbbb"  # "aaaa bbbbb" twice, its 3-grams once
+    assert why(once, top_once=False, max_top_2_gram_ratio=None) is None
+    assert why(once, max_top_2_gram_ratio=None) == "most frequent 3-gram"
 
 
 def test_all_rules_are_on_by_default() -> None:
     assert GopherRepetitionParams() == GopherRepetitionParams(
         max_dup_paragraph_ratio=0.3, max_dup_paragraph_chars_ratio=0.2, max_dup_line_ratio=0.3, max_dup_line_chars_ratio=0.2,
         max_top_2_gram_ratio=0.2, max_top_3_gram_ratio=0.18, max_top_4_gram_ratio=0.16, max_dup_5_gram_ratio=0.15, max_dup_6_gram_ratio=0.14,
-        max_dup_7_gram_ratio=0.13, max_dup_8_gram_ratio=0.12, max_dup_9_gram_ratio=0.11, max_dup_10_gram_ratio=0.1,
+        max_dup_7_gram_ratio=0.13, max_dup_8_gram_ratio=0.12, max_dup_9_gram_ratio=0.11, max_dup_10_gram_ratio=0.1, top_once=True,
     )  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from run_folders import docs, published_rows, recipe_for, run, write_rows
 
 from curate import spans
 from curate.errors import ConfigError
@@ -61,10 +63,19 @@ def test_each_rule_can_be_turned_off() -> None:
 def test_the_columns() -> None:
     _, left, found = judged(BODY + "BIG NEWS\n3 likes\n")
     assert left == BODY
-    assert {n: found[n] for n in ("lines", "uppercase", "numeric", "counters", "few_words", "edited", "words", "words_cut", "cut_bytes")} == {
-        "lines": 3, "uppercase": 1, "numeric": 0, "counters": 1, "few_words": 0, "edited": 0, "words": 14, "words_cut": 4, "cut_bytes": 17,
+    assert {n: found[n] for n in ("lines", "uppercase", "numeric", "counters", "few_words", "edited", "text_words", "words_cut", "cut_bytes")} == {
+        "lines": 3, "uppercase": 1, "numeric": 0, "counters": 1, "few_words": 0, "edited": 0, "text_words": 14, "words_cut": 4, "cut_bytes": 17,
     }  # fmt: skip
     assert found["words_cut_ratio"] == 4 / 14
+
+
+def test_a_run_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": f"Home\n{BODY * 10}", "source": "s"}, {"id": "b", "text": "MENU\n" + BODY, "source": "s"}]
+    write_rows(tmp_path / "pool" / "0.parquet", rows)
+    run(recipe_for(tmp_path, stages=[{"refinedweb_lines": {}}], target=False), tmp_path / "run")
+    assert [row["text"] for row in published_rows(tmp_path / "run")] == [BODY * 10]
+    told = {row["id"]: row for row in docs(tmp_path / "run").to_pylist()}
+    assert (told["b"]["refinedweb_lines_reason"], told["a"]["refinedweb_lines_text_words"], told["a"]["curate_words"]) == ("too many words in cut lines", 101, 100)
 
 
 def test_a_negative_number_is_refused() -> None:
