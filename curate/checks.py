@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pyarrow as pa
 import xxhash
 
 from curate import takedown
+from curate.chosen import PublishedTask, apart
+from curate.copies import Copies
 from curate.corpus import CorpusSpec, Layout, Part, SourceFile, open_corpus
 from curate.engine import LocalEngine, in_order
 from curate.errors import CurateError, DataError
@@ -28,10 +31,8 @@ from curate.recount import (
     DocsTask,
     Expected,
     FilesTask,
-    PublishedTask,
     Recounted,
     StageRecord,
-    apart,
 )
 from curate.shards import Shards
 from curate.store import digest, read_sealed, read_table, sealed
@@ -224,6 +225,7 @@ class Verifying:
             self._say("recount", f"not checked, because of {', '.join(broken)}", checked=False)
             return False
         self.lock: dict[str, Any] = msgspec.json.decode(needed[0].read_bytes())
+        self.copies = msgspec.convert(self.lock.get("copies"), Copies | None)
         rows = read_table(needed[1]).to_pylist()
         self.parts = [
             Part(number=r["part"], file=r["file"], format=r["format"], start=r["start"], stop=r["stop"], first_row=r["first_row"], rows=r["rows"],
@@ -325,7 +327,7 @@ class Verifying:
             if path in self.bad or damaged & {name for _, name in parts}:
                 self.complete = False
                 continue
-            tasks.append(DocsTask(path, parts, self.stages, layout, self.lock["corpus"]["source"], self.scratch / f"chosen-{number}.parquet"))
+            tasks.append(DocsTask(path, parts, self.stages, layout, self.lock["corpus"]["source"], self.copies, self.scratch / f"chosen-{number}.parquet"))
         faults = [] if not waiting else [self._fault("rows", f"parts.parquet has {len(waiting)} parts more than the wide table", self._home("docs"))]
         with self.events.phase("docs") as phase:
             self.recounted = self.engine.map("curate.recount:recount", tasks, lambda found: phase.advance(found.rows, 0))
@@ -371,30 +373,37 @@ class Verifying:
             self._say("publication", "not checked, because files of it, of docs or of the store are damaged", checked=False)
             return
         files: list[dict[str, Any]] = self.manifest["files"]
-        kept = {what: sum(r[what] for r in self.funnel if r["stage"] == "kept") for what in ("documents", "bytes", "words")}
-        told = {"documents": self.manifest["rows"], "bytes": self.manifest["bytes_of_text"], "words": self.manifest["words"]}
-        faults = [self._fault("manifest", f"manifest.json says {told[what]:,} {what}, the funnel has {kept[what]:,} kept", home) for what in kept if kept[what] != told[what]]
+        held = [part for r in self.recounted for part in r.held]
+        kept = {
+            "documents": sum(r["documents"] for r in self.funnel if r["stage"] == "kept"), "rows": sum(h.rows for h in held),
+            "bytes": sum(h.bytes for h in held), "words": sum(h.words for h in held),
+        }  # fmt: skip
+        told = {"documents": self.manifest["documents"], "rows": self.manifest["rows"], "bytes": self.manifest["bytes_of_text"], "words": self.manifest["words"]}
+        faults = [self._fault("manifest", f"manifest.json says {told[what]:,} {what}, of the kept documents it is {kept[what]:,}", home) for what in kept if kept[what] != told[what]]
         if {home / f["file"] for f in files} != {path for path in listed if path.parent == home / "data"}:
             faults.append(self._fault("manifest", "manifest.json names other files than lie in data/", home))
         if sum(f["rows"] for f in files) != self.manifest["rows"]:
             faults.append(self._fault("manifest", "manifest.json's files have other rows than it says in all", home))
-        self._say("manifest", f"{len(files)} files have their rows and SHA-256, {told['documents']:,} documents in all", faults)
+        self._say("manifest", f"{len(files)} files have their rows and SHA-256, {told['documents']:,} documents in {told['rows']:,} rows", faults)
         with_text = self._texts_compare(home, files)
         text = {name: self.lock["corpus"][name] for name in ("text", "view")} if with_text else {"text": "curate_identity", "view": "all"}
         tasks = [
-            PublishedTask(home / f["file"], f["rows"], CorpusSpec(paths=[str(home / f["file"])], **text), self.scratch / f"published-{i}.parquet")
+            PublishedTask(home / f["file"], f["rows"], CorpusSpec(paths=[str(home / f["file"])], **text), self.copies, self.scratch / f"published-{i}.parquet")
             for i, f in enumerate(files)
         ]
         with self.events.phase("publication") as phase:
-            answers = self.engine.map("curate.recount:read_published", tasks, lambda found: phase.advance(found[0], 0))
-        faults = [self._fault("publication", wrong, home) for _, wrong in answers if wrong]
+            answers = self.engine.map("curate.chosen:read_published", tasks, lambda found: phase.advance(found.rows, 0))
+        faults = [self._fault("publication", answer.wrong, home) for answer in answers if answer.wrong]
+        ends = [answer.ends for answer in answers if answer.ends]
+        faults += [self._fault("publication", f"{home}: a file begins at place {second[0]:,}, and the one before it ends at {first[1]:,}", home) for first, second in pairwise(ends) if second[0] <= first[1]]
         chosen = sorted(self.scratch.glob("chosen-*.parquet"))
-        count, first = apart(chosen, [t.out for t in tasks], with_text, self.scratch, self.engine.workers)
+        count, first = apart(chosen, [t.out for t in tasks], with_text, self.copies is not None, self.scratch, self.engine.workers)
         for identity, more in first:
             which = "selected and not published as it was read" if more > 0 else "published and not as it was selected"
             faults.append(self._fault("publication", f"{home}: document {identity!r} is {which} ({count:,} such)", home))
         what = "each with the text that was read" if with_text else "by identity (the text is made of columns whose form a publication changes)"
-        self._say("publication", f"{sum(r for r, _ in answers):,} documents are exactly the selected ones, {what}", faults)
+        exactly = "documents are exactly the selected ones" if self.copies is None else "rows are exactly the selected documents, each as often and where docs say"
+        self._say("publication", f"{sum(answer.rows for answer in answers):,} {exactly}, {what}", faults)
 
     def _tokens(self) -> None:
         """Token shards have the sizes and hashes that their manifests say, and whose mixture they are of."""

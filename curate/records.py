@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
-from curate import registry
+from curate import copies, registry
 from curate.corpus import Part, SourceFile
 from curate.errors import DataError
 from curate.store import (
@@ -55,7 +55,7 @@ def write_lock(run: Run) -> None:
             run.nodes[at].label: [[r.name, r.key, [[f.path, f.size, f.content] for f in r.corpus.files]] for r in found]
             for at, found in run.against.items()
         },
-        "versions": versions(), "store": str(run.store),
+        "copies": msgspec.to_builtins(copies.said_by(copies.arranging(run.nodes))), "versions": versions(), "store": str(run.store),
     }  # fmt: skip
     write_bytes(
         run.folder / "recipe.lock.json",

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,9 @@ import pyarrow.parquet as pq
 import xxhash
 
 from curate import spans
-from curate.corpus import CorpusSpec, Layout, Part, open_corpus, read_part
+from curate.chosen import CHOSEN, copied
+from curate.copies import Amount, Copies
+from curate.corpus import Layout, Part
 from curate.docs import DROP_REASON, DROP_STAGE, KEPT
 from curate.documents import text_hashes
 from curate.errors import CurateError, DataError
@@ -27,8 +28,6 @@ from curate.filescan import BLOCK_BYTES
 from curate.stage import BYTES, IDENTITY, KEEP, REASON, TEXT, TEXT_HASH, WORDS, column_name
 from curate.store import Sidecars, read_table
 
-#: identity and xxh3-128 of the text: what the selected set and the publication are compared by.
-CHOSEN = pa.schema([(IDENTITY, pa.string()), (TEXT_HASH, pa.binary(16))])
 COUNTED = pa.schema(
     [("stage", pa.string()), ("reason", pa.string()), ("source", pa.string()), ("documents", pa.int64()), ("bytes", pa.int64()), ("words", pa.int64())]
 )
@@ -160,7 +159,7 @@ class DocsTask:
     """A file of the wide table, to be compared with the sidecars of its parts.
 
     `layout` has the inputs that are still what they were; of those the texts of kept documents are read and hashed.
-    The kept documents' identities and text hashes go to `out`.
+    The kept documents' identities, text hashes and places go to `out`, a row for each copy.
     """
 
     file: Path
@@ -168,6 +167,7 @@ class DocsTask:
     stages: list[StageRecord]
     layout: Layout | None
     source: str | None
+    copies: Copies | None
     out: Path
 
     def described(self) -> str:
@@ -183,6 +183,7 @@ class Recounted:
     kept: int = 0
     texts: int = 0
     text_bytes: int = 0
+    held: list[Amount] = field(default_factory=list)  # part by part, what a publication of the kept documents has
     funnel: pa.Table = field(default_factory=COUNTED.empty_table)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
@@ -212,7 +213,10 @@ def recount(task: DocsTask) -> Recounted:
             if hashes is None:
                 continue
             chosen = hashes.take(pa.array(kept))
-            out.write_table(pa.table([table[IDENTITY].take(pa.array(kept)), chosen], CHOSEN))
+            rows, held, wrong = copied(table.take(pa.array(kept)), chosen, task.copies)
+            out.write_table(rows)
+            result.held.append(held)
+            result.faults += [("verdicts", f"{task.file}: {what}") for what in wrong]
             if task.layout is not None and part.file in task.layout.files:
                 changed = [Sidecars(s.measures, pa.schema([(spans.FIELD, spans.SPANS)])) for s in task.stages if s.measures and s.rewrites(name)]
                 _read_source(task.layout, part, name, changed, kept, chosen, result)
@@ -317,54 +321,3 @@ def _read_source(
     except CurateError as error:
         result.faults.append(("texts", str(error)))
     result.texts += at
-
-
-@dataclass(frozen=True)
-class PublishedTask:
-    """A published file, whose identities and text hashes go to `out`; `corpus` says what of a row is its text."""
-
-    file: Path
-    rows: int
-    corpus: CorpusSpec
-    out: Path
-
-    def described(self) -> str:
-        """What to call this task in an error."""
-        return f"the reading of {self.file}"
-
-
-def read_published(task: PublishedTask) -> tuple[int, str]:
-    """How many rows a published file has, and what is wrong with it, if anything is."""
-    pa.set_cpu_count(1)
-    rows = 0
-    with pq.ParquetWriter(task.out, CHOSEN) as out:
-        try:
-            corpus = open_corpus(task.corpus, task.file.parent) if task.rows else None
-            for part in corpus.parts if corpus else ():
-                assert corpus is not None
-                for batch in read_part(corpus.layout, part, columns=[IDENTITY]):
-                    rows += batch.num_rows
-                    out.write_table(pa.table([batch.column(IDENTITY), text_hashes(batch.column(TEXT))], CHOSEN))
-        except CurateError as error:
-            return rows, str(error)
-    return rows, "" if rows == task.rows else f"{task.file} has {rows:,} rows, its manifest says {task.rows:,}"
-
-
-def apart(chosen: Sequence[Path], published: Sequence[Path], with_text: bool, scratch: Path, threads: int) -> tuple[int, list[tuple[Any, ...]]]:
-    """Compare two multisets of documents: how many (identity, text) stand in one more often, and the first of them.
-
-    Each of those is (identity, by how much it is more often in the selected set: negative where in the publication).
-    """
-    from curate.frame import connect, literal
-
-    columns = f"{IDENTITY}, {TEXT_HASH}" if with_text else IDENTITY
-    both = " UNION ALL ".join(
-        f"SELECT {columns}, {sign} AS n FROM read_parquet([{', '.join(literal(str(f)) for f in files)}], hive_partitioning = false)"
-        for files, sign in ((chosen, 1), (published, -1)) if files
-    )  # fmt: skip
-    if not both:
-        return 0, []
-    with connect(scratch, threads, "1GB") as con:
-        con.execute(f"CREATE TABLE apart AS SELECT {columns}, sum(n)::BIGINT AS more FROM ({both}) GROUP BY ALL HAVING sum(n) <> 0")
-        count = con.execute("SELECT count(*) FROM apart").fetchall()[0][0]
-        return int(count), con.execute(f"SELECT {IDENTITY}, more FROM apart ORDER BY ALL LIMIT 5").fetchall()

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from curate import (
     __version__,
+    copies,
     docs,
     documents,
     finishing,
@@ -314,6 +315,10 @@ class Run:
                     self.against[self.nodes[-1].position] = reference.resolve(self, against)
             except ConfigError as error:
                 problems.add(spec.where, str(error))
+        try:
+            copies.arranging(self.nodes)
+        except ConfigError as error:
+            problems.add("stages", str(error))
 
     def _given_stages(self) -> list[StageSpec]:
         """The stages that no recipe names: what the corpus, the targets and takedowns ask for."""

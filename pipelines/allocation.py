@@ -91,16 +91,21 @@ def tempered(sizes: Mapping[str, int], temperature: float) -> dict[str, int]:
     return found
 
 
-def unimax(sizes: Mapping[str, int], limit: int, cap: float) -> dict[str, int]:
-    """UniMax (Chung et al. 2023): the smallest first, each the same part of what is left, but at most cap x its size.
+def capped(sizes: Mapping[str, int], cap: float) -> dict[str, int]:
+    """The most that each source gives: cap x its size, rounded down; a cap above 1 is in epochs."""
+    return {name: int(size * _exactly(cap)) for name, size in sizes.items()}
 
-    >>> unimax({"a": 10, "b": 100, "c": 1000}, 300, 1)
+
+def unimax(most: Mapping[str, int], limit: int) -> dict[str, int]:
+    """UniMax (Chung et al. 2023): the one that can give least first, each the same part of what is left, but no more than it can.
+
+    >>> unimax({"a": 10, "b": 100, "c": 1000}, 300)
     {'a': 10, 'b': 100, 'c': 190}
     """
     left, given = limit, {}
-    order = sorted(sizes, key=lambda name: (sizes[name], name))
+    order = sorted(most, key=lambda name: (most[name], name))
     for position, name in enumerate(order):
-        given[name] = min(left // (len(order) - position), int(sizes[name] * _exactly(cap)))
+        given[name] = min(left // (len(order) - position), most[name])
         left -= given[name]
     return given
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import yaml
 
+from curate.copies import Amount, arranging, said_by
 from curate.docs import Wide
 from curate.pipelines import provenance
 from curate.pipelines.provenance import cell
@@ -24,7 +25,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 #: Raised when the card, the manifest or the entries say something else of the same run.
-FORM = 3
+FORM = 4
 
 
 def told(run: Run) -> list[Any]:
@@ -35,16 +36,17 @@ def told(run: Run) -> list[Any]:
     return [FORM, _resolved(run), _versions(), corpus, targets, recipe.guards, run.guarded, run.listed.key if run.listed else ""]
 
 
-def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], folder: Path) -> None:
+def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], held: Amount, folder: Path) -> None:
     """Write README.md, trainers/, and manifest.json."""
-    rows = sum(f["rows"] for f in files)
     pool = provenance.fingerprint(run, wide)
-    (folder / "README.md").write_text(_card(run, wide, spec, rows, pool), encoding="utf-8")
+    (folder / "README.md").write_text(_card(run, wide, spec, held, pool), encoding="utf-8")
     (folder / "trainers").mkdir()
     for name, content in _trainer_entries(run, spec).items():
         (folder / "trainers" / name).write_text(content, encoding="utf-8")
+    said = said_by(arranging(run.nodes))
     manifest = {
-        "format": 1, "files": files, "rows": rows, "bytes_of_text": _kept(wide)["bytes"], "words": _kept(wide)["words"],
+        "format": 1, "files": files, "documents": held.documents, "rows": held.rows, "bytes_of_text": held.bytes, "words": held.words,
+        "copies": None if said is None else {"published": said.published, "sorted": said.sorted},
         "recipe": _resolved(run), "versions": _versions(), "pool": {"documents": wide.documents, "fingerprint": pool},
         "warnings": run.guarded,
     }  # fmt: skip
@@ -92,8 +94,8 @@ def _without_folders(stage: str) -> str:
     return f"{PurePath(place).name}:{name}" if colon and place.endswith(".py") else stage
 
 
-def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int, pool: str) -> str:
-    size = next((name for limit, name in _SIZES if rows < limit), "n>1T")
+def _card(run: Run, wide: Wide, spec: EmitSpec, held: Amount, pool: str) -> str:
+    size = next((name for limit, name in _SIZES if held.rows < limit), "n>1T")
     ending = "parquet" if spec.format == "parquet" else "jsonl.zst"
     front = {
         "configs": [{"config_name": "default", "data_files": [{"split": spec.name, "path": f"data/{spec.name}-*.{ending}"}]}],
@@ -104,6 +106,7 @@ def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int, pool: str) -> str:
     lines = [
         "---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", f"# {run.recipe.name}", "",
         f"{kept['documents']:,} documents ({kept['bytes'] / 1e6:,.2f} MB of text, {kept['words']:,} words) of {read:,} read, chosen by curate.",
+        *([f"They are taken {held.rows:,} times: {held.rows:,} rows, {held.bytes / 1e6:,.2f} MB of text, {held.words:,} words."] if held.rows != held.documents else []),
         "Words are runs of characters that are not white space; MB are 10^6 bytes of UTF-8.", "",
     ]  # fmt: skip
     lines += ["## What became of the documents", "", "| stage | reason | documents | MB |", "|---|---|---:|---:|"]
@@ -115,7 +118,7 @@ def _card(run: Run, wide: Wide, spec: EmitSpec, rows: int, pool: str) -> str:
     stages = [{_without_folders(s.stage): {"as": s.label, **_settings(s)}} for s in run.recipe.stages]
     lines += provenance.making(run, wide, spec, stages, _versions(), pool)
     lines += _training(run, spec)
-    lines += ["", "Columns that begin with `curate_` are this selection's measures; the others are the pool's own. Rows are in a seeded random order.", ""]  # fmt: skip
+    lines += ["", f"Columns that begin with `curate_` are this selection's measures; the others are the pool's own. {_order(run)}", ""]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -201,6 +204,16 @@ def _training(run: Run, spec: EmitSpec) -> list[str]:
         lines.append("LLaMA-Factory does not read compressed JSON lines: unpack the files (`zstd -d data/*.zst`, and take the .zst away), or publish with `emit: {format: parquet}`; "
                      f"then `dataset_dir: THIS/FOLDER/trainers`, `dataset: {name}`{_stage_of(run)}.")  # fmt: skip
     return lines
+
+
+def _order(run: Run) -> str:
+    """In which order the rows are."""
+    said = said_by(arranging(run.nodes))
+    if said is None or not said.in_order:
+        return "Rows are in a seeded random order."
+    groups = ", ".join(f"`{name}`" for name in said.published[1:])
+    inside = f"sorted{' inside each' if groups else ' as the recipe says'}" if said.sorted else "in a seeded random order inside each"
+    return f"Rows are to be read in their order, `{said.published[0]}`: {f'by {groups}, ' if groups else ''}{inside}."
 
 
 def _stage_of(run: Run) -> str:

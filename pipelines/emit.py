@@ -3,6 +3,7 @@
 A row of a publication is the user's row plus our columns under `curate_`. No place (file, row, doc), no time and no
 path of the run is in it, so its bytes do not depend on how the input was cut or where it stood. Documents are spread
 over shards by random bits keyed by identity and sorted inside each: a global shuffle that holds one shard in memory.
+Where a stage says how often and in which order documents are taken (curate/copies.py), each copy goes to its place instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import randomness, spans
+from curate import copies, randomness, spans
 from curate.corpus import Layout, Part
 from curate.docs import Wide, settle
 from curate.errors import InternalError, StageError
@@ -42,6 +44,8 @@ SLICES = 4
 SPILL_BYTES = 64_000_000
 #: Where a piece of a shard lies: a spill file and the number of a batch in it.
 Piece = tuple[Path, int]
+#: Where runs of places begin, and which slice each is.
+Cuts = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class SpillTask:
     nodes: list[Node]
     slices: int
     stream: int
+    cuts: Cuts | None  # where a stage says the order
     folder: Path
     number: int
 
@@ -83,9 +88,10 @@ def publish(run: Run, wide: Wide) -> Path:
         making.mkdir()
         (making / "data").mkdir()
         with run.events.phase("emit"):
-            files = _write_data(run, wide, spec, making)
+            held = _held(run, wide)
+            files = _write_data(run, wide, spec, held, making)
         with writing(folder):
-            card.write(run, wide, spec, files, making)
+            card.write(run, wide, spec, files, held, making)
             for path in sorted(making.rglob("*")):
                 sync(path)
                 if path.is_file() and str(path) not in run.written:
@@ -95,15 +101,27 @@ def publish(run: Run, wide: Wide) -> Path:
     return folder
 
 
-def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict[str, Any]]:
-    kept_bytes = sum(row["bytes"] for row in wide.funnel.to_pylist() if row["stage"] == "kept")
-    shards = max(1, min(wide.kept, -(-kept_bytes // spec.shard_bytes)))
+def _held(run: Run, wide: Wide) -> copies.Amount:
+    """What the publication is to hold: the kept documents, each once or as often as a stage says; counted before any is read."""
+    kept = [row for row in wide.funnel.to_pylist() if row["stage"] == "kept"]
+    documents, size, words = (sum(row[what] for row in kept) for what in ("documents", "bytes", "words"))
+    said = copies.said_by(copies.arranging(run.nodes))
+    found = copies.Amount(documents, documents, size, words) if said is None else copies.amount(wide.folder, said, run.scratch, run.workers)
+    if not wide.kept == documents == found.documents:
+        raise InternalError(f"rows do not balance: {wide.kept} kept, {documents} in the funnel, {found.documents} to be published; nothing was published")
+    return found
+
+
+def _write_data(run: Run, wide: Wide, spec: EmitSpec, held: copies.Amount, making: Path) -> list[dict[str, Any]]:
+    shards = max(1, min(held.rows, -(-held.bytes // spec.shard_bytes)))
     spill = run.scratch / "spill"
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir(parents=True)
     stream = randomness.stream(run.recipe.seed, "emit", "shuffle")
+    said = copies.said_by(copies.arranging(run.nodes))
+    cuts = None if said is None else copies.slices(wide.folder, said, shards * SLICES, run.scratch, run.workers)
     tasks = [
-        SpillTask(run.corpus.layout.of(p for p, _ in parts), parts, run.nodes, shards * SLICES, stream, spill, i)
+        SpillTask(run.corpus.layout.of(p for p, _ in parts), parts, run.nodes, shards * SLICES, stream, cuts, spill, i)
         for i, parts in enumerate(run.tasks())
     ]
     shard_slices: dict[int, dict[int, list[Piece]]] = {}
@@ -123,20 +141,21 @@ def _write_data(run: Run, wide: Wide, spec: EmitSpec, making: Path) -> list[dict
     run.written |= {written.path: written for _, written in shards_written}
     shutil.rmtree(spill, ignore_errors=True)
     written = sum(f["rows"] for f in files)
-    if written != wide.kept:
-        raise InternalError(f"rows do not balance: {wide.kept} kept, {written} written; nothing was published")
+    if written != held.rows:
+        raise InternalError(f"rows do not balance: {held.documents} documents kept, {held.rows} rows of them to publish, {written} written; nothing was published")
     return files
 
 
 def our_columns(nodes: Sequence[Node]) -> dict[str, tuple[Node, str]]:
-    """Our columns of a publication, by name: measures, not verdicts."""
+    """Our columns of a publication, by name: measures, not verdicts. What docs list for all copies has the name of one's value."""
     wide = wide_columns(nodes)
     found = {name: wide[name] for name in (IDENTITY, BYTES, WORDS)}
     for node in nodes[1:]:
         hidden = (KEEP, REASON, *getattr(node.stage, "unpublished", ()), *(node.unlisted() if node.rewrites else ()))
+        single: Mapping[str, str] = getattr(node.stage, "copies", {})
         for item in (*node.fields(), *node.finish_fields()):
             if item.name not in hidden:
-                found[f"curate_{node.column(item.name)}"] = (node, item.name)
+                found[f"curate_{node.column(single.get(item.name, item.name))}"] = (node, item.name)
     return found
 
 
@@ -145,7 +164,8 @@ def published_schema(layout: Layout, nodes: Sequence[Node]) -> pa.Schema:
     ours = []
     for name, (node, item) in our_columns(nodes).items():
         schema = node.fields() if item in node.fields().names else node.finish_fields()
-        ours.append(schema.field(item).with_name(name))
+        found = schema.field(item)
+        ours.append(pa.field(name, found.type.value_type) if item in getattr(node.stage, "copies", ()) else found.with_name(name))
     return pa.schema([*layout.schema, *ours])
 
 
@@ -163,17 +183,18 @@ def spill(task: SpillTask) -> list[tuple[int, Path, int]]:
                 held.append(batch)
                 held_bytes += batch.nbytes
                 if held_bytes >= SPILL_BYTES:
-                    _write_pieces(held, task.slices, file, path, pieces)
+                    _write_pieces(held, task, file, path, pieces)
                     held, held_bytes = [], 0
-        _write_pieces(held, task.slices, file, path, pieces)
+        _write_pieces(held, task, file, path, pieces)
     return pieces
 
 
-def _write_pieces(held: list[pa.RecordBatch], slices: int, file: Any, path: Path, pieces: list[tuple[int, Path, int]]) -> None:
+def _write_pieces(held: list[pa.RecordBatch], task: SpillTask, file: Any, path: Path, pieces: list[tuple[int, Path, int]]) -> None:
     if not held:
         return
     table = pa.Table.from_batches(held)
-    places = _slice_of(table[ORDER].to_numpy(), slices)
+    order = table[ORDER].to_numpy()
+    places = _slice_of(order, task.slices) if task.cuts is None else task.cuts[1][np.searchsorted(task.cuts[0], order, side="right") - 1]
     for number in np.unique(places).tolist():
         for batch in table.take(pa.array(np.flatnonzero(places == number))).to_batches():
             pieces.append((number, path, len(pieces)))
@@ -191,10 +212,11 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
     if not len(index):
         return
     chosen = pa.array(index)
-    stored = stored_columns({**our_columns(task.nodes), ORDER: (task.nodes[0], KEY)}, name)
-    ours = {n: stored[n].take(chosen).combine_chunks() for n in our_columns(task.nodes)}
-    keys = stored[ORDER].take(chosen).to_numpy()
-    order = pa.array(randomness.bits(keys, task.stream))
+    wanted = our_columns(task.nodes)
+    stored = stored_columns({**wanted, ORDER: (task.nodes[0], KEY)}, name)
+    ours = {n: stored[n].take(chosen).combine_chunks() for n in wanted}
+    order = pa.array(randomness.bits(stored[ORDER].take(chosen).to_numpy(), task.stream))
+    said = copies.said_by(copies.arranging(task.nodes))
     schema = published_schema(task.layout, task.nodes).append(pa.field(ORDER, pa.uint64()))
     at = 0
     changed = rewriters(task.nodes)
@@ -204,9 +226,23 @@ def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordB
         if changed:  # then the text is one column, which planning has checked
             place = task.layout.schema.get_field_index(task.layout.text_columns[0])
             columns[place] = batch.column(TEXT).cast(columns[place].type)
-        columns += [values[rows] for values in ours.values()]
-        yield pa.record_batch([*columns, order[rows]], schema=schema)
         at += batch.num_rows
+        if said is None:
+            yield pa.record_batch([*columns, *(values[rows] for values in ours.values()), order[rows]], schema=schema)
+        else:
+            yield from _copied(columns, {n: values[rows] for n, values in ours.items()}, said, schema)
+
+
+def _copied(columns: list[pa.Array], ours: dict[str, pa.Array], said: copies.Copies, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """A row for each copy of the rows, with that copy's values of the columns that list them; batches of about as many rows."""
+    times = np.asarray(pc.fill_null(pc.list_value_length(ours[said.published[0]]), 0))
+    rows, count = np.repeat(np.arange(len(times)), times), max(1, len(times))
+    single = {n: pc.list_flatten(ours[n]) for n in said.published}
+    for begin in range(0, len(rows), count):
+        some = slice(begin, begin + count)
+        take = pa.array(rows[some])
+        own = [single[n][some] if n in single else values.take(take) for n, values in ours.items()]
+        yield pa.record_batch([*(column.take(take) for column in columns), *own, single[said.published[0]][some].cast(pa.uint64())], schema=schema)
 
 
 def write_shard(task: ShardTask) -> tuple[dict[str, Any], Written]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from curate.pipelines.allocation import (
     balanced,
     by_weight,
+    capped,
     most_by_weight,
     quota,
     round_robin,
@@ -119,15 +120,16 @@ def test_a_temperature_flattens_by_the_root_and_one_is_proportional() -> None:
         (300, 0.5, {"a": 5, "b": 50, "c": 245}),
         (5000, 1, {"a": 10, "b": 100, "c": 1000}),
         (0, 1, {"a": 0, "b": 0, "c": 0}),
+        (900, 3.5, {"a": 35, "b": 350, "c": 515}),  # 35 of 300, 350 of 432, the rest
     ],
 )
 def test_unimax_goes_from_the_smallest_on(limit: int, cap: float, expected: dict[str, int]) -> None:
-    assert unimax({"c": 1000, "a": 10, "b": 100}, limit, cap) == expected
+    assert unimax(capped({"c": 1000, "a": 10, "b": 100}, cap), limit) == expected
 
 
-@given(st.dictionaries(st.text(max_size=3), st.integers(0, 50), max_size=6), st.integers(0, 300), st.sampled_from([29, 50, 100]))
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 50), max_size=6), st.integers(0, 300), st.sampled_from([29, 50, 100, 250]))
 def test_unimax_spends_all_that_the_caps_allow(sizes: dict[str, int], limit: int, percent: int) -> None:
-    given_out = unimax(sizes, limit, percent / 100)
+    given_out = unimax(capped(sizes, percent / 100), limit)
     caps = {name: size * percent // 100 for name, size in sizes.items()}
     assert sum(given_out.values()) == min(limit, sum(caps.values()))
     assert all(0 <= given_out[name] <= caps[name] for name in sizes)

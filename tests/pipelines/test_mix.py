@@ -155,7 +155,7 @@ def test_what_cannot_be_had_is_refused_with_the_numbers(tmp_path: Path, given_se
         ({"budget": 5, "weights": "unimax", "temperature": 2.0}, "go together"),
         ({"budget": 5, "weights": "temperature", "temperature": 0.0}, "above 0"),
         ({"budget": 5, "weights": "proportional", "cap": 1.0}, "cap belongs to weights: unimax"),
-        ({"budget": 5, "weights": "unimax", "cap": 2.0}, "at most 1"),
+        ({"budget": 5, "weights": "unimax", "cap": 0.0}, "cap above 0"),
         ({"budget": 5, "weights": "unimax", "order": "asc"}, "give by"),
         ({"budget": {"a": 5}, "weights": "unimax"}, "leave weights out"),
         ({"budget": {"a": 5, "b": "5B"}}, "all in one unit, got bytes, documents"),
