@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from curate.errors import ConfigError, InternalError
+from curate.errors import ConfigError, DataError, InternalError
 from curate.stage import BYTES, WORDS
 
 if TYPE_CHECKING:
@@ -26,15 +26,12 @@ if TYPE_CHECKING:
 REPEATS, POSITIONS = "repeats", "positions"
 
 
-class Copies(msgspec.Struct, frozen=True):
-    """What a stage says of copies: its columns of docs, each a list with one value for each copy, and their names in a publication.
+class Placed(msgspec.Struct, frozen=True):
+    """What a publication's manifest says of its order: columns with a value for each row, and whether rows are sorted inside a group.
 
-    `columns[0]` is the place of a copy in the whole; the others are what it is grouped by, outermost first. `sorted`: the order
-    matters inside a group too; otherwise a group is shuffled.
+    `published[0]` is the row's place; the others are what rows are grouped by, outermost first. A group is shuffled unless `sorted`.
     """
 
-    repeats: str
-    columns: list[str]
     published: list[str]
     sorted: bool
 
@@ -42,6 +39,13 @@ class Copies(msgspec.Struct, frozen=True):
     def in_order(self) -> bool:
         """Whether a reader should keep to the order of rows."""
         return self.sorted or len(self.published) > 1
+
+
+class Copies(Placed, frozen=True):
+    """The same with the columns of docs that it is made of: how often, and lists with one value for each copy."""
+
+    repeats: str
+    columns: list[str]
 
 
 class Amount(msgspec.Struct, frozen=True):
@@ -66,7 +70,15 @@ def said_by(node: Node | None) -> Copies | None:
     if node is None:
         return None
     names: Mapping[str, str] = node.stage.copies
-    return Copies(node.column(REPEATS), [node.column(n) for n in names], [f"curate_{node.column(n)}" for n in names.values()], node.stage.sorted)
+    return Copies([f"curate_{node.column(n)}" for n in names.values()], node.stage.sorted, node.column(REPEATS), [node.column(n) for n in names])
+
+
+def of_publication(folder: Path) -> Placed | None:
+    """What the manifest of a publication says of its order; None where it has none."""
+    try:
+        return msgspec.convert(msgspec.json.decode((folder / "manifest.json").read_bytes()).get("copies"), Placed | None)
+    except (OSError, AttributeError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(f"{folder / 'manifest.json'}: expected the manifest of a publication, got: {error}; publish again") from error
 
 
 def amount(wide: Path, copies: Copies, scratch: Path, threads: int) -> Amount:

@@ -40,6 +40,8 @@ class Sequences(Protocol):
     key: str
     #: the folder of the tokenizer that made them
     tokenizer: Any
+    #: whether they are to be read in their order, because the mixture has one
+    in_order: bool
     #: bytes of text to a token that is trained on; None where it is not known
     bytes_per_token: float | None
 
@@ -71,6 +73,7 @@ class MemorySequences:
         bytes_per_token: float | None = None,
     ) -> None:  # fmt: skip
         self.sequence_length, self.vocab_size, self.tokenizer, self.bytes_per_token = sequence_length, vocab_size, tokenizer, bytes_per_token
+        self.in_order = False
         self._rows = []
         for number, documents in enumerate(packed):
             tokens = np.concatenate([np.asarray(d[1], np.int64) for d in documents])

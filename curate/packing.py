@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ class Pieces:
     sequences: int
 
 
-def pack(lengths: npt.ArrayLike, limit: int, how: Packing = "best_fit") -> Pieces:
+def pack(lengths: npt.ArrayLike, limit: int, how: Packing = "best_fit", groups: npt.ArrayLike | None = None) -> Pieces:
     """Lay documents of `lengths` tokens (0 or more; those of 0 have no piece) into sequences of `limit` tokens.
 
     best_fit  a document longer than a sequence is cut into full pieces and a rest; the pieces, longest first, go where they
@@ -38,14 +39,29 @@ def pack(lengths: npt.ArrayLike, limit: int, how: Packing = "best_fit") -> Piece
     concat    one behind the other, cut wherever a sequence is full
     one       each in a sequence of its own, the longer cut as for best_fit
 
-    Sequences are in the order of the first of their pieces, pieces inside in the order of the documents.
+    Sequences are in the order of the first of their pieces, pieces inside in the order of the documents. `groups` are whole
+    numbers, ascending: best_fit then packs each group on its own, in their order; the others keep to the order anyway.
     """
     sizes = np.asarray(lengths, np.int64)
+    if groups is not None and how == "best_fit":
+        return _each(sizes, limit, np.asarray(groups, np.int64))
     if how == "concat":
         return _concatenated(sizes, limit)
     document, first, length = _cut(sizes, limit)
     bins = np.arange(len(length)) if how == "one" else _best_fit(length, limit)
     return _placed(document, first, length, bins)
+
+
+def _each(sizes: Ints, limit: int, groups: Ints) -> Pieces:
+    """Group by group, each behind the one before it."""
+    bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(sizes)] if len(sizes) else [0]
+    parts, behind = [pack(sizes[:0], limit)], 0
+    for begin, end in pairwise(bounds):
+        found = pack(sizes[begin:end], limit)
+        parts.append(Pieces(found.document + begin, found.first, found.length, found.sequence + behind, found.start, found.sequences))
+        behind += found.sequences
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("document", "first", "length", "sequence", "start")]
+    return Pieces(columns[0], columns[1], columns[2], columns[3], columns[4], behind)
 
 
 def _cut(sizes: Ints, limit: int) -> tuple[Ints, Ints, Ints]:

@@ -66,7 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """manifest.json. `tokens` are without padding, `learned` those of them whose mask is 1.
 
     `trained` is how many tokens are labels: learned, and not the first of their piece. `counts` are documents that were read, empty,
-    cut into pieces, truncated, dropped. `made_of` names what was tokenized, `settings` how.
+    cut into pieces, truncated, dropped; one that the mixture takes twice is two here. `made_of` names what was tokenized, `settings` how.
+    `in_order`: the mixture has an order of training, and so have the sequences.
     """
 
     format: int
@@ -85,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     shards: list[Shard]
     settings: dict[str, Any]
     made_of: str
+    in_order: bool = False
 
     @property
     def efficiency(self) -> float:
@@ -175,6 +177,7 @@ class Shards:
         self.manifest = found = read_manifest(self.folder)
         self.sequence_length, self.vocab_size = found.sequence_length, found.vocab_size
         self.tokenizer = self.folder / "tokenizer"
+        self.in_order = found.in_order
         self.key = digest("shards", found.vocab_size, found.sequence_length, [[s.tokens.hash, s.mask.hash, s.segments.hash] for s in found.shards])
         self.bytes_per_token = found.bytes_of_text / found.tokens if found.bytes_of_text and found.tokens else None
         self._tokens, self._masks, segments = [], [], []

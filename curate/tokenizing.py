@@ -32,7 +32,7 @@ COUNT = "tokens"
 Loss = Literal["all", "response", "chat"]
 TOKENIZED = pa.schema(
     [("identity", pa.string()), ("source", pa.string()), ("bytes", pa.int64()), ("tokens", pa.large_list(pa.uint32())),
-     ("mask", pa.large_list(pa.uint8()))]
+     ("mask", pa.large_list(pa.uint8())), ("groups", pa.list_(pa.int64()))]
 )  # fmt: skip
 
 
@@ -82,6 +82,7 @@ class TokenizeTask:
     any_bos: int | None
     source: str | None
     out: Path
+    groups: tuple[str, ...] = ()  # columns that say which rows are to stay together, outermost first
 
     def described(self) -> str:
         """What to call this task in an error."""
@@ -138,7 +139,7 @@ def tokenize_part(task: TokenizeTask) -> int:
 def _batches(task: TokenizeTask) -> Iterator[pa.RecordBatch]:
     schema = task.layout.schema.names
     identity = IDENTITY if IDENTITY in schema else task.layout.spec.id
-    columns = list(dict.fromkeys(n for n in (identity, task.source, *(task.layout.text_columns if task.loss != "all" else ())) if n))
+    columns = list(dict.fromkeys(n for n in (identity, task.source, *task.groups, *(task.layout.text_columns if task.loss != "all" else ())) if n))
     for batch in read_part(task.layout, task.part, columns=columns):
         texts = batch.column(TEXT)
         if identity is not None:
@@ -149,7 +150,9 @@ def _batches(task: TokenizeTask) -> Iterator[pa.RecordBatch]:
         strings = texts.to_pylist()
         ids, masks = _encoded(task, batch, strings)
         sizes = pa.array([len(s.encode()) for s in strings], pa.int64())
-        yield pa.record_batch([names, sources, sizes, _lists(ids, np.uint32), _lists(masks, np.uint8)], schema=TOKENIZED)
+        said = [batch.column(n).to_pylist() for n in task.groups]
+        groups = pa.array([[values[row] for values in said] for row in range(batch.num_rows)], pa.list_(pa.int64()))
+        yield pa.record_batch([names, sources, sizes, _lists(ids, np.uint32), _lists(masks, np.uint8), groups], schema=TOKENIZED)
 
 
 def _encoded(task: TokenizeTask, batch: pa.RecordBatch, texts: list[str]) -> tuple[list[Any], list[Any]]:

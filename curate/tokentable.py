@@ -28,7 +28,7 @@ from curate.stage import IDENTITY
 class TokenTable:
     """Such files, read whole; `sequence_length` is that of the longest row."""
 
-    def __init__(self, path: Path | str, *, vocab_size: int | None = None) -> None:
+    def __init__(self, path: Path | str, *, vocab_size: int | None = None, in_order: bool = False) -> None:
         path = Path(path)
         files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
         if not files:
@@ -59,6 +59,7 @@ class TokenTable:
         self.vocab_size = vocab_size or self._words(int(ids.max()) + 1 if len(ids) else 1)
         if len(ids) and (ids.min() < 0 or ids.max() >= self.vocab_size):
             raise DataError(f"{path}: expected tokens from 0 to {self.vocab_size - 1}, got {ids.min()} to {ids.max()}")
+        self.in_order = in_order
         self.bytes_per_token: float | None = None
         self.key = self._hash()
 

@@ -196,7 +196,7 @@ class _Training:
         self.runner: Any = torch.compile(runner) if spec.compile else runner
         self.order = Order(
             len(self.data), spec.batch_sequences(self.data.sequence_length), spec.sequences(len(self.data), self.data.sequence_length),
-            seed=self.prepared.seed, shuffle=spec.shuffle,
+            seed=self.prepared.seed, shuffle=not self.data.in_order if spec.shuffle is None else spec.shuffle,
         )  # fmt: skip
         self.sink = _tensorboard(self.folder) if spec.tensorboard and self.world.leads else None
 

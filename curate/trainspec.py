@@ -66,7 +66,7 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     compile: bool = False
     checkpoint_activations: bool = False
-    shuffle: bool = True
+    shuffle: bool | None = None  # None: unless the data have an order of their own
     seed: int | None = None  # by default the recipe's
     save_every: int | None = None  # steps
     save_minutes: float | None = 10.0

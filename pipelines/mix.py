@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from curate import budget, randomness
@@ -302,14 +303,15 @@ class Mix:
             frame.con.unregister("copies")
         file.unlink()
 
-    def _places(self, batch: pa.RecordBatch) -> np.ndarray:
+    def _places(self, batch: pa.RecordBatch) -> npt.NDArray[np.float64]:
         """Where each copy lies in its stage, if it is shuffled: float64 from 0 to 1."""
         keys, epochs, first, behind = (batch.column(name).to_numpy() for name in ("key", "epoch", "first", "behind"))
         drawn = np.empty(len(keys), np.float64)
         for epoch in np.unique(epochs).tolist():
             rows = epochs == epoch
             drawn[rows] = randomness.uniform(keys[rows], randomness.stream(self.context.seed, "mix", self.context.label, "place", str(epoch)))
-        return ((epochs - first) + drawn) / (behind - first)
+        places: npt.NDArray[np.float64] = ((epochs - first) + drawn) / (behind - first)
+        return places
 
     def _taken(self, frame: Frame, asked: list[dict[str, int]], sizes: Mapping[str, int]) -> Taken:
         names = sorted(sizes.keys() | {name for part in asked for name in part})

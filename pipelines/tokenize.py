@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import chatmask, ledger
+from curate import chatmask, copies, ledger
 from curate.corpus import Corpus, CorpusSpec, open_corpus, read_part
 from curate.engine import LocalEngine, available_cpus
 from curate.errors import ConfigError, DataError
@@ -47,7 +48,9 @@ from curate.store import digest, sync
 from curate.tokenizing import TOKENIZED, TokenizeSpec, TokenizeTask, train_bpe
 
 #: Of what is done with text; raised where the same settings give other shards.
-VERSION = 1
+VERSION = 2
+#: Sequences whose documents are packed together where the mixture's order is to be kept document by document.
+WINDOW = 64
 #: Rows of a row group of the plain tables.
 PLAIN_ROWS = 1024
 
@@ -84,6 +87,7 @@ def tokenize(
     _have_libraries()
     paths = [Path(data)] if isinstance(data, str | Path) else [Path(p) for p in data]
     corpus_spec, made_of, run = _what(paths, text, view, id, source)
+    order = None if made_of is None else copies.of_publication((run / "mixture") if run is not None else paths[0])
     corpus = open_corpus(corpus_spec, Path.cwd())
     if spec.loss == "response" and corpus.layout.plan.view != "all":
         raise ConfigError(f"loss: response masks the prompts of whole conversations, and the text is their view {corpus.layout.plan.view}; use loss: all, or view: all")
@@ -100,7 +104,7 @@ def tokenize(
     with held(making, wait=wait):
         if folder.exists():
             return _there(folder, key)
-        manifest = _make(corpus, spec, making, key, made_of, workers or available_cpus(), Events(listener))
+        manifest = _make(corpus, spec, order, making, key, made_of, workers or available_cpus(), Events(listener))
         os.replace(making / "shards", folder)
         sync(folder.parent)
     shutil.rmtree(making, ignore_errors=True)
@@ -161,7 +165,7 @@ def _content(spec: TokenizeSpec) -> str:
 # -- making -----------------------------------------------------------------------------------------------------------
 
 
-def _make(corpus: Corpus, spec: TokenizeSpec, making: Path, key: str, made_of: str, workers: int, events: Events) -> Manifest:
+def _make(corpus: Corpus, spec: TokenizeSpec, order: copies.Placed | None, making: Path, key: str, made_of: str, workers: int, events: Events) -> Manifest:
     parts = making / f"parts-{key}"
     if not parts.exists():
         for left in making.glob("parts-*"):
@@ -177,8 +181,9 @@ def _make(corpus: Corpus, spec: TokenizeSpec, making: Path, key: str, made_of: s
     bos, eos = _special(loaded, spec)
     if spec.loss == "chat":
         chatmask.encode(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    groups = tuple(order.published[1:]) if order else ()
     tasks = [
-        TokenizeTask(corpus.layout.of([part]), part, tokenizer, spec.loss, bos, eos, loaded.bos_token_id, corpus.layout.spec.source, parts / f"{i:06d}.arrow")
+        TokenizeTask(corpus.layout.of([part]), part, tokenizer, spec.loss, bos, eos, loaded.bos_token_id, corpus.layout.spec.source, parts / f"{i:06d}.arrow", groups)
         for i, part in enumerate(corpus.parts)
     ]
     missing = [task for task in tasks if not task.out.exists()]
@@ -193,7 +198,7 @@ def _make(corpus: Corpus, spec: TokenizeSpec, making: Path, key: str, made_of: s
     shutil.copytree(tokenizer, shards / "tokenizer")
     pad = loaded.pad_token_id if loaded.pad_token_id is not None else eos if eos is not None else 0
     with events.phase("pack"):
-        manifest = _shards(table, spec, shards, words, int(pad), {
+        manifest = _shards(table, spec, order, shards, words, int(pad), {
             "tokenizer": tokenizer_fingerprint(tokenizer), "made_of": made_of,
             "settings": {**msgspec.to_builtins(spec), "tokenizer": None if spec.tokenizer is None else Path(spec.tokenizer).name, "key": key},
         })  # fmt: skip
@@ -253,7 +258,7 @@ def _special(loaded: Any, spec: TokenizeSpec) -> tuple[int | None, int | None]:
     return found[0], found[1]
 
 
-def _shards(table: pa.Table, spec: TokenizeSpec, folder: Path, words: int, pad: int, told: dict[str, Any]) -> Manifest:
+def _shards(table: pa.Table, spec: TokenizeSpec, order: copies.Placed | None, folder: Path, words: int, pad: int, told: dict[str, Any]) -> Manifest:
     tokens, masks = _rows(table, "tokens"), None if spec.loss == "all" else _rows(table, "mask")
     sizes = np.array([len(row) for row in tokens], np.int64)
     length = spec.sequence_length
@@ -266,7 +271,7 @@ def _shards(table: pa.Table, spec: TokenizeSpec, folder: Path, words: int, pad: 
     if masks is not None:
         nothing = np.array([n > 0 and not masks[i][:n].any() for i, n in enumerate(sizes.tolist())], bool)
         counts["nothing_to_learn"], sizes = int(nothing.sum()), np.where(nothing, 0, sizes)
-    pieces = pack(sizes, length, spec.packing)
+    pieces = pack(sizes, length, spec.packing, _groups(table, order, sizes, length))
     counts["cut"] = int((np.bincount(pieces.document, minlength=len(sizes)) > 1).sum())
     documents = Documents(tokens, masks, table["identity"].to_pylist(), table["source"].to_pylist())
     written = list(write_shards(
@@ -279,8 +284,21 @@ def _shards(table: pa.Table, spec: TokenizeSpec, folder: Path, words: int, pad: 
         format=FORMAT, tokenizer=told["tokenizer"], vocab_size=words, dtype=dtype_of(words), pad=pad, sequence_length=length, sequences=pieces.sequences,
         tokens=int(sizes.sum()), learned=learned, trained=trained, bytes_of_text=int(bytes_of.sum()) if whole else None, counts=counts,
         sources=counted(documents.sources, bytes_of, np.array([len(row) for row in tokens], np.int64)), shards=written,
-        settings=told["settings"], made_of=told["made_of"],
+        settings=told["settings"], made_of=told["made_of"], in_order=order is not None and order.in_order,
     )  # fmt: skip
+
+
+def _groups(table: pa.Table, order: copies.Placed | None, sizes: Ints, length: int) -> Ints | None:
+    """Numbers, ascending, of what is packed on its own so that the mixture's order stands; None where it has none.
+
+    A group of the mixture; where rows are sorted inside it, as many documents of it as fill about WINDOW sequences.
+    """
+    if order is None or not order.in_order:
+        return None
+    said = pc.list_flatten(table["groups"]).to_numpy().reshape(len(sizes), len(order.published) - 1)
+    window = (np.cumsum(sizes) - sizes) // (WINDOW * length) if order.sorted else np.zeros(len(sizes), np.int64)
+    keys = np.column_stack([said, window])
+    return np.cumsum(np.r_[False, (keys[1:] != keys[:-1]).any(axis=1)]) if len(keys) else np.empty(0, np.int64)
 
 
 def _rows(table: pa.Table, name: str) -> list[Any]:

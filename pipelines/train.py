@@ -18,7 +18,7 @@ import msgspec
 import pyarrow.parquet as pq
 import yaml
 
-from curate import api, takedown
+from curate import api, copies, takedown
 from curate import recipe as recipes
 from curate.catalog import OpenRun, rebuild
 from curate.errors import ConfigError
@@ -101,7 +101,8 @@ def of_mixture(run: Path) -> Sequences:
             f"{run}: expected a mixture with tokens, a column input_ids, got {'text alone' if files else 'no Parquet'}; curate tokenize {run} makes some, "
             "or publish with emit: {format: parquet}"
         )
-    return TokenTable(run / "mixture" / "data")
+    said = copies.of_publication(run / "mixture")
+    return TokenTable(run / "mixture" / "data", in_order=said is not None and said.in_order)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

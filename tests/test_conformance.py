@@ -87,6 +87,7 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("select", {"how": "random_balanced", "group_by": "source", "budget": 3}),
     ("mix", {"weights": "unimax", "group_by": "source", "budget": 3}),
     ("mix", {"budget": {"source 1": 2}, "group_by": "source", "by": "curate_words"}),
+    ("mix", {"schedule": [{"weights": "proportional", "budget": 3}], "max_epochs": 2, "group_by": "source", "arrange": {"by": "curate_words", "bands": 2}}),
 ]
 
 

@@ -37,6 +37,23 @@ def test_one_document_to_a_sequence_by_hand() -> None:
     assert layout(pack([5, 0, 9], 8, "one")) == [[(0, 0, 5)], [(2, 0, 8)], [(2, 8, 1)]]
 
 
+def test_groups_are_packed_on_their_own_and_in_their_order() -> None:
+    # together 7 1 | 4 4 | 6 would be three sequences of 8; by groups 4 | 7 1 | 6 | 4, and the empty document is nowhere
+    assert layout(pack([4, 7, 1, 0, 6, 4], 8, groups=[0, 3, 3, 3, 7, 7])) == [[(0, 0, 4)], [(1, 0, 7), (2, 0, 1)], [(4, 0, 6)], [(5, 0, 4)]]
+    assert layout(pack([4, 7, 1, 0, 6, 4], 8, "concat", groups=[0, 3, 3, 3, 7, 7])) == layout(pack([4, 7, 1, 0, 6, 4], 8, "concat"))
+    assert pack([], 8, groups=[]).sequences == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), max_size=30), st.integers(1, 9))
+def test_each_group_is_laid_out_as_if_it_stood_alone(documents: list[tuple[int, int]], limit: int) -> None:
+    documents = sorted(documents, key=lambda d: d[1])
+    expected = []
+    for group in range(4):
+        at = [i for i, d in enumerate(documents) if d[1] == group]
+        expected += [[(at[0] + d, f, n) for d, f, n in row] for row in layout(pack([documents[i][0] for i in at], limit))]
+    assert layout(pack([d[0] for d in documents], limit, groups=[d[1] for d in documents])) == expected
+
+
 @pytest.mark.parametrize("how", ["best_fit", "concat", "one"])
 def test_nothing_is_packed_into_nothing(how: str) -> None:
     assert pack([], 4, how).sequences == pack([0, 0], 4, how).sequences == 0  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,50 @@ def test_a_runs_shards_are_what_is_trained_on_and_two_are_told_apart(pool: Path)
     tokenize(run.folder, None, TokenizeSpec(sequence_length=32, vocab_size=400), workers=1)
     with pytest.raises(ConfigError, match="tokenized 2 times; name one"):
         of_mixture(run.folder)
+
+
+def mixed(pool: Path, **mix: object) -> Path:
+    """A run over the pool, with a mixture in documents."""
+    stages = [{"mix": {"by": "rank", "order": "asc", **mix}}]
+    table = pq.read_table(pool / "pool0.parquet")
+    pq.write_table(table.append_column("rank", pa.array(range(100))), pool / "ranked.parquet")
+    return curate.run({"corpus": {"paths": [str(pool / "ranked.parquet")], "id": "id", "source": "source"}, "stages": stages}, run=pool / "run", workers=1).folder
+
+
+def test_a_schedule_is_packed_and_trained_on_in_its_order(pool: Path) -> None:
+    stage = {"weights": {"s0": 1}, "budget": 20}
+    folder = mixed(pool, schedule=[stage, {"weights": {"s1": 1}, "budget": 10}, stage], max_epochs=2)  # s0 has 34: 20, then 14 and 6 again
+    made = tokenize(folder, None, SPEC, workers=1)
+    shards = Shards(made.folder)
+    rows = [name for file in sorted((folder / "mixture" / "data").iterdir()) for name in pq.read_table(file)["id"].to_pylist()]
+    assert made.manifest.counts["documents"] == len(rows) == 50
+    assert shards.in_order
+    stages = [{1 if row < 20 else 2 if row < 30 else 3 for row in documents} for documents in _rows_of(shards)]
+    assert all(len(stage) == 1 for stage in stages)
+    assert [max(stage) for stage in stages] == sorted(max(stage) for stage in stages)
+    assert {1, 2, 3} == set.union(*stages)
+    assert {name for i in range(len(shards)) for name in shards.documents(i)} == set(rows)
+    assert Counter(rows)["d0"] == 2
+    assert of_mixture(folder).in_order
+
+
+def _rows_of(shards: Shards) -> list[set[int]]:
+    """The numbers, in the mixture, of the documents of each sequence."""
+    table = shards.segments().to_pylist()
+    return [{row["document"] for row in table if row["sequence"] == i} for i in range(len(shards))]
+
+
+def test_a_sorted_mixture_is_packed_window_by_window(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curate.pipelines import tokenize as module
+
+    monkeypatch.setattr(module, "WINDOW", 2)
+    folder = mixed(pool, weights="proportional", budget=100, arrange={"by": "rank"})
+    made = tokenize(folder, None, SPEC, workers=1)
+    sequences = _rows_of(Shards(made.folder))
+    windows = [min(rows) for rows in sequences]
+    assert len(sequences) > 8
+    # a window's documents fill two sequences, and need at most four with what does not fit: no document is carried further
+    assert all(max(rows) < windows[min(at + 5, len(windows) - 1)] or at + 5 >= len(windows) for at, rows in enumerate(sequences))
+    assert Shards(made.folder).in_order
+    shuffled = tokenize(mixed(pool, weights="proportional", budget=100), None, SPEC, workers=1)
+    assert not Shards(shuffled.folder).in_order
