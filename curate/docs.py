@@ -26,7 +26,18 @@ from curate.engine import in_order
 from curate.errors import InternalError
 from curate.plan import Node, part_name, stored_column
 from curate.stage import BYTES, IDENTITY, KEEP, KEY, REASON, TEXT_HASH, WORDS
-from curate.store import Written, digest, note, point, read_table, row_count, sync, write_table, writing
+from curate.store import (
+    Written,
+    digest,
+    note,
+    point,
+    read_stored,
+    read_table,
+    row_count,
+    sync,
+    write_table,
+    writing,
+)
 
 if TYPE_CHECKING:
     from curate.runner import Run
@@ -35,6 +46,8 @@ if TYPE_CHECKING:
 #: but not so little that files are many, nor so much that one is large (2 GB of text have some 128 MB of columns).
 GROUP_SHARE, GROUP_LEAST, GROUP_MOST = 16, 128_000_000, 2_000_000_000
 KEPT, DROP_STAGE, DROP_REASON = "curate_keep", "curate_drop_stage", "curate_drop_reason"
+#: What the funnel is counted from, and of about how many rows at a time.
+COUNTED, COUNTED_ROWS = (DROP_STAGE, DROP_REASON, BYTES, WORDS), 65536
 _HIDDEN = (KEY, TEXT_HASH, QUARANTINED)
 FUNNEL = pa.schema(
     [("position", pa.int64()), ("stage", pa.string()), ("reason", pa.string()), ("source", pa.string()),
@@ -188,7 +201,8 @@ def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table, Written]:
     """Write one file of the wide table; return each part's rows, the file's funnel, and what the file is."""
     schema = columns_of(task.layout, task.nodes)
     counts: dict[int, int] = {}
-    funnels = []
+    funnels: list[pa.Table] = []
+    waiting: list[pa.Table] = []  # to be counted together: the parts may be small and many
     plain = [f.name for f in schema if pa.types.is_floating(f.type)]
     unique = (IDENTITY, "doc", "row", task.layout.spec.id)  # a dictionary of what never repeats costs and gains nothing
     coded = [n for n in schema.names if n not in plain and n not in unique]
@@ -200,7 +214,12 @@ def write_file(task: DocsTask) -> tuple[dict[int, int], pa.Table, Written]:
             table = part_table(task.layout, part, twin, task.nodes, schema)
             counts[part.number] = table.num_rows
             writer.write_table(table, row_group_size=65536)
-            funnels.append(_funnel(table, task.nodes, task.source))
+            waiting.append(table.select(list(dict.fromkeys([*COUNTED, *([task.source] if task.source else [])]))))
+            if sum(map(len, waiting)) >= COUNTED_ROWS:
+                funnels.append(_funnel(pa.concat_tables(waiting), task.nodes, task.source))
+                waiting = []
+        if waiting:
+            funnels.append(_funnel(pa.concat_tables(waiting), task.nodes, task.source))
     sync(task.out)
     written = note(task.out, rows=sum(counts.values()))
     return counts, pa.concat_tables(funnels), written
@@ -271,7 +290,7 @@ def _stored(node: Node, name: str) -> dict[str, pa.ChunkedArray]:
         found |= {n: pair[0][n] for n in pair[0].schema.names}
     for folder in (node.verdicts, node.finished):
         if folder is not None:
-            table = read_table(folder / f"{name}.parquet")
+            table = read_stored(folder / f"{name}.parquet")
             found |= {n: table[n] for n in table.schema.names}
     return found
 

@@ -5,12 +5,14 @@ Columns pass through here part by part, so that no more than one part's rows are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from curate.carried import carried
 from curate.corpus import Part, file_location, read_part
 from curate.errors import DataError, InternalError, StageError
 from curate.frame import DOC, Frame
@@ -18,7 +20,7 @@ from curate.gather import gathered
 from curate.plan import Node, kept_by, stored_columns, wide_columns
 from curate.rowhash import HashTask
 from curate.stage import IDENTITY
-from curate.store import digest, write_bytes, write_table
+from curate.store import Written, digest, write_bytes, write_table
 from curate.vectors import SLOT, VectorFile
 
 if TYPE_CHECKING:
@@ -78,17 +80,20 @@ def _frame_schema(node: Node, schema: pa.Schema, vectors: Sequence[VectorFile]) 
 def _frame_batches(run: Run, node: Node, reads: Sequence[str], vectors: Sequence[VectorFile]) -> Iterator[pa.RecordBatch]:
     """For each part, the columns of the rows that earlier stages kept."""
     prepare = getattr(node.stage, "prepare", None)
+    wide = wide_columns(run.nodes[: node.position + 1])
     for part, name in zip(run.parts, run.names, strict=True):
-        table = part_columns(run, part, name, reads, node.position)
+        table = part_columns(run, part, name, reads, node.position, wide)
         for batch in table.combine_chunks().to_batches():
             for file in vectors:
                 batch = file.spooled(batch)
             yield prepare(batch) if prepare else batch
 
 
-def part_columns(run: Run, part: Part, name: str, reads: Sequence[str], position: int) -> pa.Table:
-    """`doc` and some columns of the wide table for the rows of a part that nodes before `position` kept."""
-    wide = wide_columns(run.nodes[: position + 1])
+def part_columns(run: Run, part: Part, name: str, reads: Sequence[str], position: int, wide: Mapping[str, tuple[Node, str]]) -> pa.Table:
+    """`doc` and some columns of the wide table for the rows of a part that nodes before `position` kept.
+
+    `wide`: the columns that there are up to the node at `position`.
+    """
     rows = rows_of(run, part, name)
     keep = np.ones(rows, bool)
     for earlier in run.nodes[:position]:
@@ -134,6 +139,7 @@ def _scatter(run: Run, node: Node, reader: pa.RecordBatchReader) -> None:
             f"stage {node.label!r}: finish must return {[DOC, *schema.names]}, got {reader.schema.names}"
         )
     names = {part.number: name for part, name in zip(run.parts, run.names, strict=True)}
+    before = said_before(run, node)
     waiting = iter(sorted(run.parts, key=lambda part: part.number))
     held_rows: list[pa.RecordBatch] = []
     current = next(waiting, None)
@@ -148,16 +154,16 @@ def _scatter(run: Run, node: Node, reader: pa.RecordBatchReader) -> None:
             held_rows.append(batch.slice(at, upto - at))
             at = upto
             if upto < len(docs_column):
-                _write_finished(run, node, current, names[current.number], held_rows, schema)
+                _write_finished(run, node, current, names[current.number], held_rows, schema, before)
                 held_rows, current = [], next(waiting, None)
         last = int(docs_column[-1]) if len(docs_column) else last
     while current is not None:
-        _write_finished(run, node, current, names[current.number], held_rows, schema)
+        _write_finished(run, node, current, names[current.number], held_rows, schema, before)
         held_rows, current = [], next(waiting, None)
 
 
 def _write_finished(
-    run: Run, node: Node, part: Part, name: str, batches: list[pa.RecordBatch], schema: pa.Schema
+    run: Run, node: Node, part: Part, name: str, batches: list[pa.RecordBatch], schema: pa.Schema, before: Mapping[str, Written]
 ) -> None:
     """One part's rows of a finish, at their places; null where the stage was not shown the row."""
     assert node.finished is not None
@@ -167,7 +173,17 @@ def _write_finished(
     place = np.full(rows_of(run, part, name), -1)
     place[table[DOC].to_numpy() & 0xFFFFFFFF] = np.arange(table.num_rows)
     aligned = table.select(schema.names).take(pa.array(place, mask=place < 0))
-    write_table(node.finished / f"{name}.parquet", aligned, run.scratch)
+    path = node.finished / f"{name}.parquet"
+    if name not in before or not carried(before[name], aligned, path):
+        write_table(path, aligned, run.scratch)
+
+
+def said_before(run: Run, node: Node) -> dict[str, Written]:
+    """What the last run's finish of this stage says of each part, by the part's name in the store."""
+    if run.before is None:
+        return {}
+    entries = [e for e in run.before.entries if e.kind == "finish" and e.path.startswith(f"{node.key}/finish/")]
+    return {Path(e.path).stem: Written(str(run.before.path(e)), e.bytes, e.rows, e.hash) for e in entries}
 
 
 def row_hashes(run: Run, docs_column: pa.ChunkedArray) -> pa.Table:
@@ -198,10 +214,11 @@ def check_ids(run: Run) -> None:
     """A named id that repeats is an error: two documents under one name would share one fate."""
     assert run.unique is not None
     schema = pa.schema([(DOC, pa.int64()), (IDENTITY, pa.string())])
+    wide = wide_columns(run.nodes[:2])
     batches = (
         batch
         for part, name in zip(run.parts, run.names, strict=True)
-        for batch in part_columns(run, part, name, [IDENTITY], 1).combine_chunks().to_batches()
+        for batch in part_columns(run, part, name, [IDENTITY], 1, wide).combine_chunks().to_batches()
     )
     frame = Frame(schema, batches, lambda docs: row_hashes(run, docs), scratch=run.scratch, threads=run.workers)
     try:

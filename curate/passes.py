@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,11 @@ class PassTask:
     nodes: list[Node]
     steps: list[tuple[str, int]]  # (verb, index into nodes)
     scratch: Path
+
+    @cached_property
+    def wide(self) -> list[dict[str, tuple[Node, str]]]:
+        """The columns that there are before each node, and behind the last."""
+        return [wide_columns(self.nodes[:position]) for position in range(len(self.nodes) + 1)]
 
     def described(self) -> str:
         """What to call this task in an error."""
@@ -77,7 +82,11 @@ class _Apply:
         self.done: np.ndarray | None = found[1] if found else None
         self.rows: list[np.ndarray] = []
         self.batches: list[pa.RecordBatch] = []
-        self.state = read_table(node.state) if node.state else None
+
+    @cached_property
+    def state(self) -> pa.Table | None:
+        """The node's state: a part that has everything already does without it."""
+        return read_table(self.node.state) if self.node.state else None
 
     def missing(self, index: np.ndarray) -> np.ndarray:
         return np.ones(len(index), bool) if self.done is None else ~self.done[index]
@@ -136,7 +145,7 @@ class _PartRun:
     def __init__(self, task: PassTask, part: Part, twin: int) -> None:
         self.task, self.part = task, part
         self.name = part_name(part, twin)
-        self.wide = [wide_columns(task.nodes[:position]) for position in range(len(task.nodes) + 1)]  # before each node
+        self.wide = task.wide
         self.known: dict[tuple[int, str], pa.Array] = {}
         self.applies: dict[int, _Apply] = {}
         self.verdicts: dict[int, list[tuple[np.ndarray, pa.Array, pa.Array]]] = {}

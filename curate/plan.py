@@ -20,7 +20,7 @@ from curate.corpus import BAD, Corpus, Part
 from curate.errors import ConfigError, InternalError, StageError
 from curate.params import did_you_mean
 from curate.stage import BASE_COLUMNS, KEEP, REASON, TEXT, Context, column_name, verbs
-from curate.store import Sidecars, digest, read_table
+from curate.store import Sidecars, digest, read_stored
 
 VERDICT = pa.schema([(KEEP, pa.bool_()), (REASON, pa.string())])
 
@@ -63,6 +63,7 @@ class Node:
     verdicts: Path | None = None  # folder of keep and reason of judge
     finished: Path | None = None  # folder of the columns of finish
     stage: Any = field(default=None, repr=False)
+    _known: dict[str, pa.Schema] = field(default_factory=dict, repr=False, compare=False)  # what its stage says of itself, asked once
 
     def __post_init__(self) -> None:
         if self.stage is None:
@@ -72,27 +73,34 @@ class Node:
             raise ConfigError(f"stage {self.label!r} has fit_part and fit_sample; a stage has one state, made by one of them")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("stage", "verbs")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("stage", "verbs", "_known")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._known = {}
         self.stage = build_stage(self.spec)
         self.verbs = verbs(self.stage)
 
     def fields(self) -> pa.Schema:
         """The measures that apply adds, unlabelled; where it changes text, also what the new text is."""
-        own = self.stage.fields() if "apply" in self.verbs else pa.schema([])
-        if spans.FIELD not in own.names:
-            return own
-        taken = [item.name for item in spans.CURRENT.values() if item.name in own.names]
-        if taken:
-            raise StageError(f"stage {self.label!r} changes text: the program keeps the new text's {taken[0]} for it, so its own field needs another name")
-        return pa.schema([*own, *spans.CURRENT.values()])
+        if "fields" not in self._known:
+            own = self._own()
+            taken = [item.name for item in spans.CURRENT.values() if item.name in own.names] if self.rewrites else []
+            if taken:
+                raise StageError(f"stage {self.label!r} changes text: the program keeps the new text's {taken[0]} for it, so its own field needs another name")
+            self._known["fields"] = pa.schema([*own, *spans.CURRENT.values()]) if self.rewrites else own
+        return self._known["fields"]
+
+    def _own(self) -> pa.Schema:
+        """The measures that the stage itself says it adds."""
+        if "own" not in self._known:
+            self._known["own"] = self.stage.fields() if "apply" in self.verbs else pa.schema([])
+        return self._known["own"]
 
     @property
     def rewrites(self) -> bool:
         """Whether the stage changes text: whoever reads it afterwards reads it through the stage's spans."""
-        return "apply" in self.verbs and spans.FIELD in self.stage.fields().names
+        return spans.FIELD in self._own().names
 
     def unlisted(self) -> tuple[str, ...]:
         """Fields that later stages may read and the wide table does not have."""
@@ -101,7 +109,9 @@ class Node:
 
     def finish_fields(self) -> pa.Schema:
         """What finish adds, unlabelled."""
-        return self.stage.finish_fields() if "finish" in self.verbs else pa.schema([])
+        if "finish" not in self._known:
+            self._known["finish"] = self.stage.finish_fields() if "finish" in self.verbs else pa.schema([])
+        return self._known["finish"]
 
     def reads(self) -> list[str]:
         """All columns that any of its verbs reads."""
@@ -235,7 +245,7 @@ def _folder(node: Node, item: str) -> Path:
 
 def _read(node: Node, folder: Path, name: str, items: list[str]) -> pa.Table:
     if folder != node.measures:
-        return read_table(folder / f"{name}.parquet", items)
+        return read_stored(folder / f"{name}.parquet", items)
     found = node.sidecars().read(name, items)
     if found is None:
         raise InternalError(f"the sidecar of {node.label!r} for part {name} is missing")

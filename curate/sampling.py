@@ -139,8 +139,9 @@ def draw(run: Run, node: Node, listing: Path) -> None:
     bounds: Mapping[str, Bounds] = stage.samples()
     drawn = {name: Drawn(b, randomness.stream(node.spec.context.seed, stage.name, "sample", name)) for name, b in bounds.items()}
     asks = list(getattr(stage, "sample_from", list)())
+    wide = wide_columns(run.nodes[: node.position + 1])
     for part, name in zip(run.parts, run.names, strict=True):
-        table = finishing.part_columns(run, part, name, list(dict.fromkeys([KEY, BYTES, *asks])), node.position).combine_chunks()
+        table = finishing.part_columns(run, part, name, list(dict.fromkeys([KEY, BYTES, *asks])), node.position, wide).combine_chunks()
         doc, key, size = (np.asarray(table[n].to_numpy()) for n in (DOC, KEY, BYTES))
         of = _samples_of(node, table.select(asks)) if asks else None
         for sample, own in drawn.items():
@@ -186,11 +187,12 @@ def _reads_more(node: Node) -> bool:
 def _columns_of(run: Run, node: Node, docs: Int64, names: list[str]) -> pa.Table:
     """Stored columns of some documents, in order of doc."""
     docs = np.unique(docs)
+    wide = wide_columns(run.nodes[: node.position + 1])
     tables = []
     for part, name in zip(run.parts, run.names, strict=True):
         low, high = np.searchsorted(docs, [part.number << 32, (part.number + 1) << 32])
         if high > low:
-            table = finishing.part_columns(run, part, name, names, node.position)
+            table = finishing.part_columns(run, part, name, names, node.position, wide)
             tables.append(table.take(pa.array(np.searchsorted(table[DOC].to_numpy(), docs[low:high]))))
     return pa.concat_tables(tables)
 

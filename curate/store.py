@@ -64,13 +64,18 @@ def noting() -> Iterator[dict[str, Written]]:
         _NOTED.reset(token)
 
 
+def noted(written: Written) -> None:
+    """Tell whoever collects of a file that stands under its name already."""
+    found = _NOTED.get()
+    if found is not None:
+        found[written.path] = written
+
+
 def note(file: Path, *, final: Path | None = None, rows: int | None = None) -> Written:
     """Hash a file that has just been written, under the name that it will have, and tell whoever collects."""
     path = str(final or file)
     written = Written(path, file.stat().st_size, rows, hash_file(str(file)))
-    noted = _NOTED.get()
-    if noted is not None:
-        noted[path] = written
+    noted(written)
     return written
 
 
@@ -181,8 +186,13 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
     A missing file is a FileNotFoundError; a damaged one a DataError that names it and the remedy.
     """
+    return read_from(path, path, columns)
+
+
+def read_from(path: Path, source: Path | pa.Buffer, columns: list[str] | None = None) -> pa.Table:
+    """`read_table` of bytes that were read already; `path` is where they stand."""
     try:
-        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+        with pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True) as file:
             table = file.read(columns=columns, use_threads=False)
             counts = {file.metadata.num_rows, _rows_in_groups(file.metadata), table.num_rows}
     except FileNotFoundError:
@@ -193,10 +203,50 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise damaged(path, str(error)) from error
     if len(counts) > 1:  # no checksum covers the footer, but the count stands in it twice
         raise damaged(path, f"its rows are counted as {' and '.join(map(str, sorted(counts)))}")
+    return _with(path, table, columns)
+
+
+def _with(path: Path, table: pa.Table, columns: list[str] | None) -> pa.Table:
     missing = [name for name in columns or () if name not in table.schema.names]
     if missing:
         raise damaged(path, f"expected a column {missing[0]!r}, got {table.schema.names}")
     return table
+
+
+#: Files of a store of at most SMALL_BYTES are read whole and kept for who asks next, KEPT_BYTES of them in a process.
+SMALL_BYTES, KEPT_BYTES = 1 << 16, 1 << 25
+_KEPT: dict[str, tuple[tuple[int, int, int, int], pa.Table]] = {}
+_kept_bytes = 0
+
+
+def read_stored(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """`read_table` of a file that is never written again: with a thousand small parts, one stage after the other asks for
+    other columns of the same files, and opening each again would cost more than all else.
+    """
+    global _kept_bytes
+    about = os.stat(path)
+    if about.st_size > SMALL_BYTES:
+        return read_table(path, columns)
+    name, stamp = str(path), (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+    found = _KEPT.get(name)
+    if found is None or found[0] != stamp:
+        try:
+            content = pa.py_buffer(path.read_bytes())
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise machine_error(error, f"could not read {path}") or damaged(path, str(error)) from error
+        found = stamp, read_from(path, content)
+        if name not in _KEPT:
+            _kept_bytes += about.st_size
+            while _kept_bytes > KEPT_BYTES and _KEPT:
+                oldest = next(iter(_KEPT))
+                _kept_bytes -= _KEPT.pop(oldest)[0][1]
+        else:
+            _kept_bytes += about.st_size - _KEPT[name][0][1]
+        _KEPT[name] = found
+    table = _with(path, found[1], columns)
+    return table if columns is None else table.select([name for name in table.schema.names if name in columns])
 
 
 def _rows_in_groups(metadata: pq.FileMetaData) -> int:
@@ -273,11 +323,11 @@ class Sidecars:
         files = [self.folder / name for name in _listed(self.folder) if name.startswith(f"{part}-") and name.endswith(".parquet")]
         if not files:
             return None
-        first = read_table(files[0], [*wanted, COMPUTED])
+        first = read_stored(files[0], [*wanted, COMPUTED])
         done = first[COMPUTED].to_numpy().astype(bool)
         table = first.select(wanted)
         for more in files[1:]:
-            other = read_table(more, [*wanted, COMPUTED])
+            other = read_stored(more, [*wanted, COMPUTED])
             fresh = other[COMPUTED].to_numpy().astype(bool) & ~done
             table = _coalesce(table, other.select(wanted), fresh)
             done = done | fresh
@@ -287,15 +337,16 @@ class Sidecars:
         """The file that has all of a part's rows, where there is one: found without looking through the folder."""
         file = self.folder / f"{part}-{ALL}.parquet"
         try:
-            table = read_table(file, [*wanted, COMPUTED])
+            table = read_stored(file, [*wanted, COMPUTED])
         except FileNotFoundError:
             return None
         return self._typed(table.select(wanted), file), table[COMPUTED].to_numpy().astype(bool)
 
     def _typed(self, table: pa.Table, file: Path) -> pa.Table:
         """The stage's own types; no checksum covers the footer, in which a flipped bit names another."""
+        schema = pa.schema([self.schema.field(name) for name in table.schema.names])
         try:
-            return table.cast(pa.schema([self.schema.field(name) for name in table.schema.names]))
+            return table if table.schema.equals(schema, check_metadata=True) else table.cast(schema)
         except pa.ArrowException as error:
             raise damaged(file, str(error)) from error
 

@@ -172,6 +172,7 @@ def published_schema(layout: Layout, nodes: Sequence[Node]) -> pa.Schema:
 def spill(task: SpillTask) -> list[tuple[int, Path, int]]:
     """Write the kept rows of some parts into one file, its batches apart by shard; return (shard, file, batch)."""
     pa.set_cpu_count(1)
+    ours = our_columns(task.nodes)
     schema = published_schema(task.layout, task.nodes).append(pa.field(ORDER, pa.uint64()))
     path = task.folder / f"{task.number:06d}.arrow"
     pieces: list[tuple[int, Path, int]] = []
@@ -179,7 +180,7 @@ def spill(task: SpillTask) -> list[tuple[int, Path, int]]:
     held_bytes = 0
     with writing(path), pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
         for part, twin in task.parts:
-            for batch in _kept_batches(task, part, twin):
+            for batch in _kept_batches(task, part, twin, ours, schema):
                 held.append(batch)
                 held_bytes += batch.nbytes
                 if held_bytes >= SPILL_BYTES:
@@ -206,18 +207,16 @@ def _slice_of(order: np.ndarray, slices: int) -> np.ndarray:
     return ((order >> np.uint64(32)) * np.uint64(slices) >> np.uint64(32)).astype(np.int64)
 
 
-def _kept_batches(task: SpillTask, part: Part, twin: int) -> Iterator[pa.RecordBatch]:
+def _kept_batches(task: SpillTask, part: Part, twin: int, columns_of: dict[str, tuple[Node, str]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     name = part_name(part, twin)
     index = np.flatnonzero(kept_rows(task.nodes, name))
     if not len(index):
         return
     chosen = pa.array(index)
-    wanted = our_columns(task.nodes)
-    stored = stored_columns({**wanted, ORDER: (task.nodes[0], KEY)}, name)
-    ours = {n: stored[n].take(chosen).combine_chunks() for n in wanted}
+    stored = stored_columns({**columns_of, ORDER: (task.nodes[0], KEY)}, name)
+    ours = {n: stored[n].take(chosen).combine_chunks() for n in columns_of}
     order = pa.array(randomness.bits(stored[ORDER].take(chosen).to_numpy(), task.stream))
     said = copies.said_by(copies.arranging(task.nodes))
-    schema = published_schema(task.layout, task.nodes).append(pa.field(ORDER, pa.uint64()))
     at = 0
     changed = rewriters(task.nodes)
     for batch in spans.read_current(task.layout, part, name, changed, columns=task.layout.schema.names, text=bool(changed), rows=index):
