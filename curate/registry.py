@@ -37,6 +37,7 @@ BUILT_IN = (
     "curate.pipelines.code_rules",
     "curate.pipelines.cover",
     "curate.pipelines.d4",
+    "curate.pipelines.decontaminate",
     "curate.pipelines.fineweb_quality",
     "curate.pipelines.gopher_quality",
     "curate.pipelines.gopher_repetition",

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "arrow_abi.h"
+#include "contamination.h"
 #include "codelines.h"
 #include "embed.h"
 #include "langid.h"
@@ -1557,12 +1558,260 @@ static PyMethodDef langid_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---------------------------------------------------------------- contamination */
+
+/* Starts of CSR rows: from 0, never decreasing, to `most`. */
+static int check_rising(const Py_buffer *view, int64_t most, const char *name) {
+    const int64_t *starts = view->buf;
+    int64_t n = view->len / 8;
+    int fits = starts[0] == 0 && starts[n - 1] == most;
+    for (int64_t i = 1; i < n && fits; i++) fits = starts[i] >= starts[i - 1];
+    if (fits) return 0;
+    PyErr_Format(PyExc_ValueError, "expected '%s' to rise from 0 to %lld", name, (long long)most);
+    return -1;
+}
+
+static int check_index(const contamination_index *index, const Py_buffer *ids, const Py_buffer *filter) {
+    const int32_t *values = ids->buf;
+    int64_t empty = 0;
+    for (uint64_t i = 0; i < index->slots; i++) {
+        empty += values[i] == -1;
+        if (values[i] >= -1 && values[i] < index->n_grams) continue;
+        PyErr_Format(PyExc_ValueError, "expected ids from -1 to %lld, got %d", (long long)index->n_grams - 1, (int)values[i]);
+        return -1;
+    }
+    if (empty && (index->slots & (index->slots - 1)) == 0 && index->few >= 1 && index->many > index->few &&
+        index->many <= CONTAMINATION_MAX_GRAM && index->filter_bits >= 3 && index->filter_bits <= 40 &&
+        filter->len == (Py_ssize_t)1 << (index->filter_bits - 3))
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "expected 1 <= few < many <= 64, a power of two of slots, one of them empty, and 2^filter_bits bits of filter");
+    return -1;
+}
+
+/* (few, many, keys, ids, filter, filter_bits, starts, weights, items, term_starts, terms, least) */
+static int contamination_hold(held_arrays *held, PyObject *args, contamination_index *index) {
+    PyObject *source[9];
+    if (!PyArg_ParseTuple(args, "iiOOOiOOOOOO", &index->few, &index->many, &source[0], &source[1], &source[2], &index->filter_bits,
+                          &source[3], &source[4], &source[5], &source[6], &source[7], &source[8]))
+        return -1;
+    Py_buffer *keys = array_hold(held, source[0], 0, 8, 1, "keys");
+    if (!keys) return -1;
+    Py_buffer *ids = array_hold(held, source[1], 0, 4, keys->len / 8, "ids");
+    if (!ids) return -1;
+    Py_buffer *filter = array_hold(held, source[2], 0, 1, 1, "filter");
+    if (!filter) return -1;
+    Py_buffer *starts = array_hold(held, source[3], 0, 8, 1, "starts");
+    if (!starts) return -1;
+    index->n_grams = starts->len / 8 - 1;
+    Py_buffer *weights = array_hold(held, source[4], 0, 8, index->n_grams, "weights");
+    if (!weights) return -1;
+    Py_buffer *items = array_hold(held, source[5], 0, 4, 0, "items");
+    if (!items) return -1;
+    Py_buffer *term_starts = array_hold(held, source[6], 0, 8, 1, "term_starts");
+    if (!term_starts) return -1;
+    index->n_items = term_starts->len / 8 - 1;
+    Py_buffer *terms = array_hold(held, source[7], 0, 8, 0, "terms");
+    if (!terms) return -1;
+    Py_buffer *least = array_hold(held, source[8], 0, 8, index->n_items, "least");
+    if (!least) return -1;
+    index->slots = (uint64_t)keys->len / 8;
+    if (check_index(index, ids, filter) < 0 || check_rising(starts, items->len / 4, "starts") < 0 ||
+        check_rising(term_starts, terms->len / 8, "term_starts") < 0 || check_places(items, index->n_items, "items") < 0)
+        return -1;
+    index->keys = keys->buf;
+    index->ids = ids->buf;
+    index->filter = filter->buf;
+    index->starts = starts->buf;
+    index->weights = weights->buf;
+    index->items = items->buf;
+    index->term_starts = term_starts->buf;
+    index->terms = terms->buf;
+    index->least = least->buf;
+    return 0;
+}
+
+/* An index that was checked once, with the arrays that it points into. */
+typedef struct {
+    held_arrays held;
+    contamination_index index;
+} kept_index;
+
+static const char CONTAMINATION_INDEX[] = "curate.contamination_index";
+
+static void contamination_free(PyObject *capsule) {
+    kept_index *kept = PyCapsule_GetPointer(capsule, CONTAMINATION_INDEX);
+    if (!kept) return;
+    arrays_drop(&kept->held);
+    PyMem_Free(kept);
+}
+
+static PyObject *py_contamination_index(PyObject *Py_UNUSED(module), PyObject *args) {
+    kept_index *kept = PyMem_Calloc(1, sizeof *kept);
+    if (!kept) return PyErr_NoMemory();
+    PyObject *result = NULL;
+    if (contamination_hold(&kept->held, args, &kept->index) == 0)
+        result = PyCapsule_New(kept, CONTAMINATION_INDEX, contamination_free);
+    if (!result) {
+        arrays_drop(&kept->held);
+        PyMem_Free(kept);
+    }
+    return result;
+}
+
+/* Room on the desk for the longest row; NULL with an exception. */
+static void *contamination_room(const curate_text *text, int64_t n_grams, int64_t n_items) {
+    int64_t longest = longest_row(text);
+    if (longest > TOKENS_MAX_BYTES / 2) {
+        PyErr_Format(PyExc_ValueError, "expected documents of at most %lld bytes, got one of %lld; split it first",
+                     (long long)TOKENS_MAX_BYTES / 2, (long long)longest);
+        return NULL;
+    }
+    void *room = PyMem_Malloc((size_t)contamination_room_bytes(text, n_grams, n_items));
+    if (!room) PyErr_NoMemory();
+    return room;
+}
+
+/* (grams uint64[n], keys, ids, filter, filter_bits) */
+static PyObject *py_contamination_enter(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source[4], *result = NULL;
+    int filter_bits;
+    held_arrays held = {.n = 0};
+    if (!PyArg_ParseTuple(args, "OOOOi", &source[0], &source[1], &source[2], &source[3], &filter_bits)) return NULL;
+    Py_buffer *grams = array_hold(&held, source[0], 0, 8, 0, "grams");
+    if (!grams) goto done;
+    Py_buffer *keys = array_hold(&held, source[1], 1, 8, grams->len / 8 + 1, "keys");
+    if (!keys) goto done;
+    uint64_t slots = (uint64_t)keys->len / 8;
+    Py_buffer *ids = array_hold(&held, source[2], 1, 4, (int64_t)slots, "ids");
+    if (!ids) goto done;
+    Py_buffer *filter = array_hold(&held, source[3], 1, 1, 1, "filter");
+    if (!filter) goto done;
+    if ((slots & (slots - 1)) || filter_bits < 3 || filter_bits > 40 || filter->len != (Py_ssize_t)1 << (filter_bits - 3)) {
+        PyErr_SetString(PyExc_ValueError, "expected a power of two of slots and 2^filter_bits bits of filter");
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    contamination_enter(grams->buf, grams->len / 8, keys->buf, ids->buf, slots, filter->buf, filter_bits);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    arrays_drop(&held);
+    return result;
+}
+
+/* (text, simd, terms uint64[half of the bytes, rows, 80], ends int64[n]) */
+static PyObject *py_contamination_terms(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *terms_source, *ends_source, *result = NULL;
+    int simd;
+    held_arrays held = {.n = 0};
+    held_text text = {0};
+    void *room = NULL;
+    if (!PyArg_ParseTuple(args, "OiOO", &source, &simd, &terms_source, &ends_source)) return NULL;
+    if (text_hold(source, &text) < 0) goto done;
+    int64_t rows = text.text.length, bytes = rows ? text_offset(&text.text, rows) - text_offset(&text.text, 0) : 0;
+    Py_buffer *terms = array_hold(&held, terms_source, 1, 8, bytes / 2 + rows + 80, "terms");
+    if (!terms) goto done;
+    Py_buffer *ends = array_hold(&held, ends_source, 1, 8, rows, "ends");
+    if (!ends) goto done;
+    room = contamination_room(&text.text, 0, 0);
+    if (!room) goto done;
+    Py_BEGIN_ALLOW_THREADS
+    contamination_terms(&text.text, simd & simd_features(), terms->buf, ends->buf, room);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_Free(room);
+    arrays_drop(&held);
+    text_drop(&text);
+    return result;
+}
+
+/* (text, index, simd, documents int64[grams]) */
+static PyObject *py_contamination_count(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *capsule, *documents_source, *result = NULL;
+    int simd;
+    held_arrays held = {.n = 0};
+    held_text text = {0};
+    void *room = NULL;
+    if (!PyArg_ParseTuple(args, "OOiO", &source, &capsule, &simd, &documents_source)) return NULL;
+    const kept_index *kept = PyCapsule_GetPointer(capsule, CONTAMINATION_INDEX);
+    if (!kept) return NULL;
+    contamination_index index = kept->index;
+    if (text_hold(source, &text) < 0) goto done;
+    Py_buffer *documents = array_hold(&held, documents_source, 1, 8, index.n_grams, "documents");
+    if (!documents) goto done;
+    room = contamination_room(&text.text, index.n_grams, 0);
+    if (!room) goto done;
+    index.simd = simd & simd_features();
+    Py_BEGIN_ALLOW_THREADS
+    contamination_count(&text.text, &index, documents->buf, room);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_Free(room);
+    arrays_drop(&held);
+    text_drop(&text);
+    return result;
+}
+
+/* (text, index, simd, row, words int64[n], whole uint64[n], found int64[room, 6]) -> (row to go on with, how many found) */
+static PyObject *py_contamination_match(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *source, *capsule, *words_source, *whole_source, *found_source, *result = NULL;
+    int simd;
+    long long row;
+    int64_t n = 0, next = 0;
+    held_arrays held = {.n = 0};
+    held_text text = {0};
+    void *room = NULL;
+    if (!PyArg_ParseTuple(args, "OOiLOOO", &source, &capsule, &simd, &row, &words_source, &whole_source, &found_source)) return NULL;
+    const kept_index *kept = PyCapsule_GetPointer(capsule, CONTAMINATION_INDEX);
+    if (!kept) return NULL;
+    contamination_index index = kept->index;
+    if (text_hold(source, &text) < 0) goto done;
+    Py_buffer *words = array_hold(&held, words_source, 1, 8, text.text.length, "words");
+    if (!words) goto done;
+    Py_buffer *whole = array_hold(&held, whole_source, 1, 8, text.text.length, "whole");
+    if (!whole) goto done;
+    Py_buffer *found = array_hold(&held, found_source, 1, 8 * CONTAMINATION_FOUND, index.n_items, "found");
+    if (!found) goto done;
+    if (row < 0) {
+        PyErr_Format(PyExc_ValueError, "expected a row of 0 or more, got %lld", row);
+        goto done;
+    }
+    room = contamination_room(&text.text, index.n_grams, index.n_items);
+    if (!room) goto done;
+    index.simd = simd & simd_features();
+    Py_BEGIN_ALLOW_THREADS
+    next = contamination_match(&text.text, &index, row, words->buf, whole->buf, found->buf,
+                               found->len / (8 * CONTAMINATION_FOUND), &n, room);
+    Py_END_ALLOW_THREADS
+    result = Py_BuildValue("LL", (long long)next, (long long)n);
+done:
+    PyMem_Free(room);
+    arrays_drop(&held);
+    text_drop(&text);
+    return result;
+}
+
+static PyMethodDef contamination_methods[] = {
+    {"contamination_enter", py_contamination_enter, METH_VARARGS,
+     "contamination_enter(grams, keys, ids, filter, filter_bits): different keys into an empty table."},
+    {"contamination_index", py_contamination_index, METH_VARARGS,
+     "contamination_index(few, many, keys, ids, filter, filter_bits, starts, weights, items, term_starts, terms, least): checked once."},
+    {"contamination_terms", py_contamination_terms, METH_VARARGS, "contamination_terms(text, simd, terms, ends): hashes of each text's words."},
+    {"contamination_count", py_contamination_count, METH_VARARGS,
+     "contamination_count(text, index, simd, documents): in how many texts each n-gram stands."},
+    {"contamination_match", py_contamination_match, METH_VARARGS,
+     "contamination_match(text, index, simd, row, words, whole, found): what each text shares with the items."},
+    {NULL, NULL, 0, NULL},
+};
+
 /* ---------------------------------------------------------------- the module */
 
 static int module_exec(PyObject *module) {
     PyMethodDef *const tables[] = {simd_methods, noise_methods,   text_methods,  lines_methods, ngrams_methods,
                                    ngramlm_methods, minhash_methods, zipfit_methods, embed_methods,
-                                   langid_methods};
+                                   langid_methods, contamination_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
     return 0;

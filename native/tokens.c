@@ -230,7 +230,7 @@ static lowered lower_special(const token_stream *stream, int64_t at, uint32_t co
 /* Masks over up to 64 bytes of lower-cased text that were just stored behind lower_length. */
 typedef struct {
     uint64_t word, space, lead; /* lead: first byte of a character */
-    uint64_t unspaced;          /* of characters that are tokens of their own; scripts only */
+    uint64_t unspaced;          /* of characters that are tokens of their own; scripts and terms only */
     int64_t bytes_in, bytes_out;
 } block;
 
@@ -255,7 +255,7 @@ static void block_mixed(token_stream *stream, const block_masks *masks, block *o
     uint8_t *to = stream->lower + stream->lower_length;
     int shift = stream->rules.regex_class ? 2 : 0;
     uint64_t word = masks->word, space = masks->space, lead = ~UINT64_C(0), unspaced = 0;
-    int scripts = stream->rules.chars == TOKENS_SCRIPTS;
+    int scripts = stream->rules.chars == TOKENS_SCRIPTS || stream->rules.chars == TOKENS_TERMS;
     int64_t n = out->bytes_in;
     for (uint64_t left = masks->high & low_bits(n); left;) {
         int at = lowest_bit(left);
@@ -338,8 +338,9 @@ CURATE_INLINE void block_finish(token_stream *stream, const block *found, positi
         starts = inside & ~before;
         ends = ~inside & before & valid;
         stream->carry_first = inside >> (n - 1) & 1;
-    } else if (stream->rules.chars == TOKENS_SCRIPTS) {
-        uint64_t alone = found->unspaced & ~found->space & valid, run = ~(found->space | alone) & valid;
+    } else if (stream->rules.chars == TOKENS_SCRIPTS || stream->rules.chars == TOKENS_TERMS) {
+        uint64_t inside = (stream->rules.chars == TOKENS_TERMS ? found->word : ~found->space) & valid;
+        uint64_t alone = found->unspaced & inside, run = inside & ~alone;
         uint64_t run_before = run << 1 | stream->carry_first, alone_before = alone << 1 | stream->carry_second;
         starts = (run & ~run_before) | (alone & found->lead);
         ends = ((~run & run_before) | (found->lead & alone_before)) & valid;

@@ -7,6 +7,8 @@
  *          words      maximal runs of characters that are not space (str.split())
  *          scripts    words, but each character of a script without spaces between words is a token of its own
  *                     (tokens_unspaced says which): "Python是" is two tokens
+ *          terms      maximal runs of word characters, each unspaced one of them a token of its own; what is no word
+ *                     character only separates: "don't" is two tokens
  *   \w \s  as in `re` or as in `regex`, Unicode 14 (unicode_tables.h)
  *
  * A byte that is not part of well-formed UTF-8 is kept, as one character of punctuation; callers validate first, this
@@ -34,7 +36,7 @@ enum {
 };
 #define TOKENS_MAX_BYTES ((int64_t)INT32_MAX)
 
-enum { TOKENS_WORDPUNCT = 0, TOKENS_CHARS = 1, TOKENS_WORDS = 2, TOKENS_SCRIPTS = 3 };
+enum { TOKENS_WORDPUNCT = 0, TOKENS_CHARS = 1, TOKENS_WORDS = 2, TOKENS_SCRIPTS = 3, TOKENS_TERMS = 4 };
 
 typedef struct {
     int chars;        /* TOKENS_* */
@@ -49,7 +51,7 @@ typedef struct {
     uint8_t *lower;
     int64_t lower_length;
     uint64_t carry_first, carry_second; /* 1 if the last byte was inside a word (a token, but for wordpunct) / inside
-                                           punctuation, or of an unspaced character (scripts) */
+                                           punctuation, or of an unspaced character (scripts, terms) */
     int64_t n_starts, n_ends;           /* starts and ends known, history included */
     int64_t history;                    /* the first `history` tokens were handed out in the batch before */
     uint32_t starts[TOKENS_HISTORY + TOKENS_BATCH + TOKENS_SLACK];

@@ -12,6 +12,7 @@ import yaml
 from curate.copies import Amount, arranging, said_by
 from curate.docs import Wide
 from curate.pipelines import provenance
+from curate.pipelines.decontaminate import DecontaminateParams
 from curate.pipelines.provenance import cell
 from curate.recipe import EmitSpec, StageSpec
 from curate.textview import TextPlan
@@ -33,7 +34,7 @@ def told(run: Run) -> list[Any]:
     recipe = run.recipe
     corpus = {name: value for name, value in msgspec.to_builtins(recipe.corpus).items() if name not in ("paths", "part_bytes", "format")}
     targets = [[name, target.text, list(target.files("test"))] for name, target in recipe.targets.items()]
-    return [FORM, _resolved(run), _versions(), corpus, targets, recipe.guards, run.guarded, run.listed.key if run.listed else ""]
+    return [FORM, _resolved(run), provenance.audits(run), _versions(), corpus, targets, recipe.guards, run.guarded, run.listed.key if run.listed else ""]
 
 
 def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], held: Amount, folder: Path) -> None:
@@ -48,7 +49,7 @@ def write(run: Run, wide: Wide, spec: EmitSpec, files: list[dict[str, Any]], hel
         "format": 1, "files": files, "documents": held.documents, "rows": held.rows, "bytes_of_text": held.bytes, "words": held.words,
         "copies": None if said is None else {"published": said.published, "sorted": said.sorted},
         "recipe": _resolved(run), "versions": _versions(), "pool": {"documents": wide.documents, "fingerprint": pool},
-        "warnings": run.guarded,
+        "evaluation_sets": provenance.audits(run), "warnings": run.guarded,
     }  # fmt: skip
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
 
@@ -76,7 +77,7 @@ def _resolved(run: Run) -> dict[str, Any]:
 
 
 def _settings(spec: StageSpec) -> dict[str, Any]:
-    """A stage's parameters as plain values; of a file that one names, the name."""
+    """A stage's parameters as plain values; of a file that one names, the name; for an evaluation set's, words in capitals."""
 
     def plain(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -85,7 +86,10 @@ def _settings(spec: StageSpec) -> dict[str, Any]:
             return [plain(v, key) for v in value]
         return PurePath(value).name if key in ("file", "files", "path", "paths", "against", "tokenizer") and isinstance(value, str) else value
 
-    return cast(dict[str, Any], plain(msgspec.to_builtins(spec.params)))
+    settings = cast(dict[str, Any], plain(msgspec.to_builtins(spec.params)))
+    if isinstance(spec.params, DecontaminateParams):
+        settings["sets"] = {name: {**given, "files": [f"ITEMS_OF_{name.upper()}"]} for name, given in settings["sets"].items()}
+    return settings
 
 
 def _without_folders(stage: str) -> str:
@@ -114,7 +118,7 @@ def _card(run: Run, wide: Wide, spec: EmitSpec, held: Amount, pool: str) -> str:
     if run.recipe.corpus.source:
         lines += ["", "## Sources", "", "| source | read | kept | kept MB | share of kept documents |", "|---|---:|---:|---:|---:|"]
         lines += [f"| {cell(name)} | {r:,} | {k:,} | {b / 1e6:,.2f} | {k / max(1, kept['documents']):.1%} |" for name, r, k, b in by_source(funnel)]
-    lines += provenance.licences(run, wide) + provenance.cuts(run, wide) + provenance.overlaps(run, wide) + provenance.warnings(run)
+    lines += provenance.licences(run, wide) + provenance.cuts(run, wide) + provenance.overlaps(run, wide) + provenance.contamination(run) + provenance.warnings(run)
     stages = [{_without_folders(s.stage): {"as": s.label, **_settings(s)}} for s in run.recipe.stages]
     lines += provenance.making(run, wide, spec, stages, _versions(), pool)
     lines += _training(run, spec)

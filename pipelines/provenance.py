@@ -19,6 +19,8 @@ import yaml
 
 from curate import documents, licenses
 from curate.docs import DROP_STAGE, KEPT, Wide
+from curate.pipelines.decontaminate import HOW, Decontaminate
+from curate.plan import stored_columns
 from curate.recipe import EmitSpec
 from curate.stage import KEEP, KEY, TEXT_HASH
 
@@ -93,6 +95,43 @@ def overlaps(run: Run, wide: Wide) -> list[str]:
         for split, table in splits.items():
             place = f"{split} of {target}"
             lines.append(f"| {target} | {split} | {table.num_rows:,} | {read.get(place, 0):,} | {kept.get(place, 0):,} |")
+    return lines
+
+
+def audits(run: Run) -> dict[str, dict[str, Any]]:
+    """By stage and set, what the pool was held against: rows, checkable ones, and a hash of the set's content."""
+    return {node.label: {name: audit._asdict() for name, audit in node.stage.audit().items()} for node in run.nodes if isinstance(node.stage, Decontaminate)}
+
+
+def contamination(run: Run) -> list[str]:
+    """For each evaluation set its items, how many can be checked, how many the pool holds, and the documents dropped and flagged.
+
+    An item is counted once, by what told of it first: exact before a 13-gram before containment.
+    """
+    lines: list[str] = []
+    for node in run.nodes:
+        if not isinstance(node.stage, Decontaminate):
+            continue
+        best: dict[tuple[str, int], int] = {}
+        documents: dict[tuple[str, bool], int] = {}
+        for name in run.names:
+            wanted = {item: (node, item) for item in ("matches", "set", *([KEEP] if node.decides() else []))}
+            stored = stored_columns(wanted, name)
+            held = pc.is_valid(stored["set"])
+            keep = stored[KEEP].filter(held).to_pylist() if KEEP in stored else [True] * (pc.sum(held).as_py() or 0)
+            for sets, kept, matches in zip(stored["set"].filter(held).to_pylist(), keep, stored["matches"].filter(held).to_pylist(), strict=True):
+                documents[sets, kept] = documents.get((sets, kept), 0) + 1
+                for match in matches:
+                    place = (match["set"], match["row"])
+                    best[place] = min(best.get(place, len(HOW)), HOW.index(match["how"]))
+        n = node.stage.params.ngram
+        lines += ["", f"## Contamination: {node.label}" if node.label != "decontaminate" else "## Contamination", "",
+                  f"Documents that hold items of evaluation sets; a document counts for the set it holds most of. Not checkable are items of under {node.stage.params.min_words} words.", "",
+                  f"| set | items | checkable | exact | by {n}-gram | by containment | documents dropped | flagged | content |", "|---|---:|---:|---:|---:|---:|---:|---:|---|"]  # fmt: skip
+        for name, audit in node.stage.audit().items():
+            found = [sum(how == i for (owner, _), how in best.items() if owner == name) for i in range(len(HOW))]
+            cells = [audit.rows, audit.checkable, *found, documents.get((name, False), 0), documents.get((name, True), 0)]
+            lines.append(f"| {cell(name)} | {' | '.join(f'{count:,}' for count in cells)} | `{audit.fingerprint}` |")
     return lines
 
 

@@ -20,6 +20,7 @@ from curate.sampling import Bounds
 from curate.stage import BYTES, REASON, TEXT, VALUE, WORDS, Context
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+SMALL = Path(__file__).parent.parent / "data_samples" / "small"
 
 #: Whether the library of tokenizers, of the extra [train], is here.
 TOKENIZERS = importlib.util.find_spec("tokenizers") is not None
@@ -75,6 +76,8 @@ HELD: list[tuple[str, dict[str, Any]]] = [
     ("ifd", {}),
     ("ifd", {"max": None}),
     ("perplexity", {}),
+    ("decontaminate", {"sets": {"s": {"files": [str(SMALL / "test.jsonl")]}}}),
+    ("decontaminate", {"sets": {"s": {"files": [str(SMALL / "guide.jsonl")]}}, "ngram": 3, "containment_ngram": 1, "min_words": 1, "min_characters": 1, "drop": None}),
     ("embed", {}),
     ("embed", {"dim": 70, "ngram": 4, "dtype": "float32"}),
     ("semdedup", {"vector": "source"}),
