@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from curate.runner import Run
 
 _PARQUET = ("docs", "parts", "stages", "funnel")
+#: What a comparison left in the run folder: its arms with their verdicts, and every model that was trained for it.
+ARMS, TRIALS = "arms.parquet", "trials.parquet"
 _STAGES = pa.schema(
     [("position", pa.int64()), ("label", pa.string()), ("stage", pa.string()), ("version", pa.int64()), ("key", pa.string()),
      ("settings", pa.string()), ("columns", pa.list_(pa.string())), ("decides", pa.bool_()),
@@ -95,6 +97,9 @@ def _views(folder: Path, readable: bool, columns: Sequence[str], files: list[str
             f"SELECT regexp_extract(filename, 'models/([^/]+)/metrics', 1) AS model, * EXCLUDE (filename) FROM "
             f"read_parquet({literal(plain(str(folder)) + '/models/*/metrics.parquet')}, filename = true, union_by_name = true, hive_partitioning = false)"
         )
+    for file in (ARMS, TRIALS):
+        if (folder / file).exists():
+            views[file.partition(".")[0]] = f"SELECT * FROM read_parquet({literal(plain(str(folder)) + '/' + file)}, hive_partitioning = false)"
     views["selected"] = f"{views['docs']} WHERE curate_keep"
     texts = _texts_view(columns, files, views["docs"]) if readable else None
     if texts:
@@ -206,7 +211,7 @@ class OpenRun:
         return _views(self.folder, lock["text"]["readable"], lock["text"]["columns"], [f[0] for f in lock["inputs"]])
 
     def sql(self, query: str) -> Any:
-        """Run a query over docs, parts, stages, funnel, selected, texts, training; a polars DataFrame, which shows well in a notebook."""
+        """Run a query over docs, parts, stages, funnel, selected, texts, training, arms, trials; a polars DataFrame, which shows well in a notebook."""
         import polars as pl
 
         return pl.from_arrow(self.arrow(query))

@@ -59,9 +59,17 @@ class EmitSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CompareSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the selection is judged against random draws."""
+    """How selections are judged against random draws.
+
+    `arms` are further selections: a list of stages each, in the place of the recipe's last choosing stage and all behind it.
+    `primary` names the target for which alone the words better and worse are used.
+    """
 
     draws: int = 10
+    arms: dict[str, list[Any]] = {}
+    baselines: list[Literal["random_balanced", "random_length_matched"]] | None = None  # None: both where there are arms
+    baseline_draws: int = 5
+    primary: str | None = None
     max_bytes: int = 50_000_000  # an arm larger than this is judged on a seeded sample of it, every arm alike
     order: int = 3
     confidence: float = 0.95
@@ -71,6 +79,11 @@ class CompareSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 f"expected at least 3 draws, got {self.draws}: fewer give no interval worth the name"
             )
+        if self.baseline_draws < 2:
+            raise ConfigError(f"expected at least 2 baseline_draws, got {self.baseline_draws}: one has no spread")
+        for name in self.arms:
+            if not _LABEL.match(name) or name == "selection" or name.startswith("random"):
+                raise ConfigError(f"expected the name of an arm as letters, digits and _, and not selection or random, got {name!r}")
         if not 0.5 <= self.confidence < 1:
             raise ConfigError(f"expected a confidence from 0.5 to below 1, got {self.confidence}")
         if self.order not in (1, 2, 3):

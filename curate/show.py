@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from curate.catalog import OpenRun
     from curate.checks import Report
     from curate.clusters import Cluster
+    from curate.comparison import Comparison
     from curate.diff import Diff
     from curate.funnel import Example
     from curate.outcome import Outcome
-    from curate.pipelines.compare import Comparison
     from curate.pipelines.tokenize import Tokenized
     from curate.prune import Pruned
     from curate.removal import Taken
@@ -246,23 +246,33 @@ def tokens(found: Tokenized) -> str:
 
 
 def comparison(found: Comparison) -> str:
-    """The verdict with its numbers."""
+    """The verdicts with their numbers."""
     lines = []
     for item in found.targets:
         v = item.verdict
-        rows = [
-            (a.name, f"{a.documents:,}", f"{a.bytes / 1e6:,.3f}", f"{a.bits_per_byte:.4f}") for a in item.arms
-        ]
+        rows = [(a.name, f"{a.documents:,}", f"{a.bytes / 1e6:,.3f}", f"{a.bits_per_byte:.4f}") for a in item.arms]
         lines += [
             f"target {item.target}: judge {found.judge}, arms of at most {found.budget_bytes / 1e6:,.3f} MB, bits per byte of the test (smaller is better)",
             table(("arm", "documents", "MB", "bits/byte"), rows, right=(1, 2, 3)),
-            f"random draws: mean {v.random_bits_per_byte:.4f}, sd {v.random_sd:.4f}; the selection is {v.difference:+.4f} bits/byte better than their mean, "
-            f"{v.confidence:.0%} interval [{v.low:+.4f}, {v.high:+.4f}]",
-            f"KL reduction (nats, a diagnostic, no judge): selection {item.kl.selection:+.4f}; 20 random subsets with as many n-grams "
-            f"{item.kl.random_mean:+.4f} [{item.kl.random_least:+.4f}, {item.kl.random_most:+.4f}]",
-            f"verdict for {item.target}: {v.word}" + ("" if v.word == "no difference shown" else " than random"),
-            "",
-        ]  # fmt: skip
+        ]
+        first = next(iter(item.verdicts))
+        for name, one in item.verdicts.items():
+            told = f"the {name} is" if name == first == "selection" else f"{name} is"
+            begin = f"random draws: mean {v.random_bits_per_byte:.4f}, sd {v.random_sd:.4f}; " if name == first else ""
+            more = f", p {one.adjusted_p_value:.2g} with the other arms" if len(item.verdicts) > 1 else ""
+            lines.append(f"{begin}{told} {one.difference:+.4f} bits/byte better than their mean, {one.confidence:.0%} interval [{one.low:+.4f}, {one.high:+.4f}]{more}")
+        lines.append(
+            f"KL reduction (nats, a diagnostic, no judge): {first} {item.kl.selection:+.4f}; 20 random subsets with as many n-grams "
+            f"{item.kl.random_mean:+.4f} [{item.kl.random_least:+.4f}, {item.kl.random_most:+.4f}]"
+        )
+        for name, one in item.verdicts.items():
+            what = item.target if len(item.verdicts) == 1 else f"{item.target}, {name}"
+            word = one.word + ("" if one.word == "no difference shown" else " than random")
+            lines.append(f"verdict for {what}: {word if item.primary else 'none, this target is not the primary one'}")
+        lines.append("")
+    cut = {name: size for name, size in found.arm_bytes.items() if size > found.budget_bytes}
+    if len(found.arm_bytes) > 1 and cut:
+        lines.append(f"judged on a seeded sample of {found.budget_bytes:,} bytes: " + ", ".join(f"{name} (chose {size:,})" for name, size in cut.items()))
     lines.append(f"choosing took {found.selection_seconds:.1f} s, judging {found.judge_seconds:.1f} s")
     return "\n".join(lines)
 

@@ -10,6 +10,9 @@ equal bytes would, on documents like those of the test". Two things are uncertai
   by leaving out one document at a time. With unequal lengths the documents are worth fewer than their
   number: the degrees of freedom are (sum of bytes)^2 / (sum of bytes^2) - 1.
 
+An arm that is itself drawn several times, such as a random baseline of another kind, is compared by the two means:
+v1 is then s_a^2 / k + s^2 / R, each with its own degrees of freedom.
+
 The half width is sqrt(t1^2 v1 + t2^2 v2), each part with the t of its own degrees of freedom. That covers at
 least as often as it says (Banerjee 1961, "On confidence interval for two-means problem based on separate
 estimates of variances and tabulated values of t-table", Sankhya A 23); the usual sum with Welch and
@@ -20,7 +23,8 @@ draws. docs/judge.md has the simulation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -59,6 +63,12 @@ class Verdict:
     draws: int
     documents: int
     test_bytes: int
+    #: of an arm that was drawn several times; 0 for a lone selection
+    variance_arm: float = 0.0
+    degrees_of_freedom_arm: float = 0.0
+    #: by `holm`: the largest alpha whose interval, at confidence 1 - alpha, still holds 0; alone, and for all arms together
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
 
 
 def judge_arms(
@@ -70,30 +80,29 @@ def judge_arms(
 ) -> Verdict:
     """Judge a selection by the bits of each test document under each arm.
 
-    selection_bits float64[d], random_bits float64[R, d] with R >= 2, test_bytes int64[d] with d >= 2. The bits
+    selection_bits float64[d], or float64[k, d] of an arm that was drawn k times; random_bits float64[R, d] with R >= 2,
+    test_bytes int64[d] with d >= 2. The bits
     of an arm are summed over the documents and divided by the sum of their bytes, so a long document weighs
     more. The word is "better" where the whole interval is above 0 and "worse" where it is below. Nothing is
     drawn at random.
     """
-    _check(selection_bits, random_bits, test_bytes, confidence)
+    drawn = np.atleast_2d(selection_bits)
+    _check(drawn, random_bits, test_bytes, confidence)
     draws, documents = random_bits.shape
     total = int(test_bytes.sum())
-    selection = math.fsum(selection_bits.tolist()) / total
-    per_draw = [math.fsum(row.tolist()) / total for row in random_bits]
-    mean = math.fsum(per_draw) / draws
-    spread = math.fsum((one - mean) ** 2 for one in per_draw) / (draws - 1)
-    variance_draws = spread * (1 + 1 / draws)
-    variance_documents = _variance_over_documents(random_bits.mean(axis=0) - selection_bits, test_bytes)
+    mean, spread = _of_draws(random_bits, total)
+    selection, own = _of_draws(drawn, total)
+    times = len(drawn)
     freedom_documents = _effective_documents(test_bytes) - 1
-    p = (1 + confidence) / 2
-    half = math.hypot(
-        student_t_quantile(p, draws - 1) * math.sqrt(variance_draws),
-        student_t_quantile(p, freedom_documents) * math.sqrt(variance_documents),
-    )
+    variance_documents = _variance_over_documents(random_bits.mean(axis=0) - drawn.mean(axis=0), test_bytes)
+    # one selection is set against one more draw; several are set, by their mean, against the draws' mean
+    variance_draws = spread * (1 / draws if times > 1 else 1 + 1 / draws)
+    variance_arm = own / times if times > 1 else 0.0
     difference = mean - selection
+    half = _half_width([(variance_draws, draws - 1.0), (variance_documents, freedom_documents), (variance_arm, times - 1.0)], confidence)
     low, high = difference - half, difference + half
     return Verdict(
-        word="better" if low > 0 else "worse" if high < 0 else "no difference shown",
+        word=_word(difference, low > 0 or high < 0),
         selection_bits_per_byte=selection,
         random_bits_per_byte=mean,
         random_sd=math.sqrt(spread),
@@ -108,13 +117,68 @@ def judge_arms(
         draws=draws,
         documents=documents,
         test_bytes=total,
+        variance_arm=variance_arm,
+        degrees_of_freedom_arm=times - 1.0,
     )
+
+
+def holm(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """The verdicts of one comparison's arms with words that hold for all of them together (Holm 1979).
+
+    The i-th smallest of m p values, from 1, is multiplied by m - i + 1, and by no less than those before it; the word is
+    "better" or "worse" where that is below 1 - confidence. The intervals stay those of each arm alone.
+    """
+    found, least = {}, 0.0
+    alone = {name: _p_value(one) for name, one in verdicts.items()}
+    ordered = sorted(verdicts, key=lambda name: (alone[name], name))
+    for place, name in enumerate(ordered):
+        one = verdicts[name]
+        least = max(least, min(1.0, alone[name] * (len(ordered) - place)))
+        found[name] = replace(one, p_value=alone[name], adjusted_p_value=least, word=_word(one.difference, least < 1 - one.confidence))
+    return {name: found[name] for name in verdicts}
+
+
+def _word(difference: float, shown: bool) -> Word:
+    return "no difference shown" if not shown else "better" if difference > 0 else "worse"
+
+
+def _of_draws(bits: Float64, total: int) -> tuple[float, float]:
+    """Mean and variance over draws of the bits per byte; the variance of one draw is 0."""
+    each = [math.fsum(row.tolist()) / total for row in bits]
+    mean = math.fsum(each) / len(each)
+    return mean, math.fsum((one - mean) ** 2 for one in each) / max(1, len(each) - 1)
+
+
+def _half_width(parts: list[tuple[float, float]], confidence: float) -> float:
+    """sqrt of the sum of t^2 v over (variance, degrees of freedom), each with its own t."""
+    p = (1 + confidence) / 2
+    return math.sqrt(math.fsum(student_t_quantile(p, freedom) ** 2 * variance for variance, freedom in parts if variance))
+
+
+def _p_value(one: Verdict) -> float:
+    """The alpha at which the half width is the difference, by bisection of its logarithm; 0 below 1e-12."""
+    parts = [
+        (one.variance_draws, one.degrees_of_freedom_draws), (one.variance_documents, one.degrees_of_freedom_documents),
+        (one.variance_arm, one.degrees_of_freedom_arm),
+    ]  # fmt: skip
+    if not one.difference:
+        return 1.0
+    low, high = math.log(1e-12), 0.0
+    if _half_width(parts, 1 - math.exp(low)) < abs(one.difference):
+        return 0.0
+    for _ in range(26):  # to a millionth of itself
+        middle = (low + high) / 2
+        if _half_width(parts, 1 - math.exp(middle)) < abs(one.difference):
+            high = middle
+        else:
+            low = middle
+    return math.exp(high)
 
 
 def _check(selection_bits: Float64, random_bits: Float64, test_bytes: Int64, confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ConfigError(f"expected a confidence between 0 and 1, got {confidence}; 0.95 is usual")
-    if random_bits.ndim != 2 or not selection_bits.shape == test_bytes.shape == random_bits.shape[1:]:
+    if random_bits.ndim != 2 or not selection_bits.shape[1:] == test_bytes.shape == random_bits.shape[1:]:
         shapes = f"{selection_bits.shape}, {random_bits.shape}, {test_bytes.shape}"
         raise InternalError(f"expected bits [d], [draws, d] and bytes [d] of one test, got shapes {shapes}")
     if random_bits.shape[0] < 2:
@@ -131,7 +195,7 @@ def _check(selection_bits: Float64, random_bits: Float64, test_bytes: Int64, con
         raise DataError(
             "expected a test of several documents, got one with nearly all the bytes; split it up"
         )
-    bad = np.flatnonzero(~(np.isfinite(selection_bits) & np.isfinite(random_bits).all(axis=0)))
+    bad = np.flatnonzero(~(np.isfinite(selection_bits).all(axis=0) & np.isfinite(random_bits).all(axis=0)))
     if len(bad):
         raise DataError(f"expected bits for every test document, got none for {bad[0]}; leave out null texts")
 

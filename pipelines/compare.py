@@ -1,8 +1,11 @@
-"""Is the selection better than random? The same judge for the selection and for random draws of equal bytes.
+"""Are selections better than random? One judge for each of them and for random draws of equal bytes.
 
 Random draws come from the documents that reached the selection, so only the choice differs. The judge is a word
 n-gram language model trained on each arm and measured in bits per byte of the target's test (docs/judge.md). KL
 reduction is printed beside it as a diagnostic: DSIR optimises it, so it never judges.
+
+Further arms (`compare: {arms: ...}`) are runs of their own in RUN/arms/<name>, over the same store: what the recipe's
+stages computed is computed once, and a comparison that was killed goes on.
 """
 
 from __future__ import annotations
@@ -10,17 +13,21 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate import ngrams, randomness, spans
+from curate import arms as drawing
+from curate import ngrams, recipe, spans
 from curate.api import load_recipe
-from curate.corpus import TEXT, Layout, Part
+from curate.catalog import ARMS, TRIALS, rebuild
+from curate.comparison import Arm, Comparison, Reduction, TargetVerdict, arms_table, trials_table
+from curate.corpus import TEXT, Layout, Part, read_part
 from curate.engine import LocalEngine
 from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
@@ -30,71 +37,31 @@ from curate.plan import Node, kept_rows, part_name, rewriters, stored_column, wi
 from curate.recipe import CompareSpec, Recipe
 from curate.runner import Run
 from curate.stage import BYTES, KEY
-from curate.store import Sidecars, write_bytes
-from curate.verdict import Verdict, judge_arms
+from curate.store import Sidecars, write_bytes, write_table
+from curate.verdict import holm, judge_arms
 
 #: Random subsets that the KL reduction is printed beside, each with as many n-grams as the selection.
 SUBSETS = 20
+#: What the recipe's own selection is called among the arms.
+SELECTION = "selection"
 SPEC = ngrams.NgramSpec()
 
 
 @dataclass(frozen=True)
-class Arm:
-    """What one model was trained on, and what it was worth on a target's test."""
-
-    name: str
-    documents: int
-    bytes: int
-    bits_per_byte: float
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """KL reduction in nats of the selection, and of random subsets with as many n-grams."""
-
-    selection: float
-    random_mean: float
-    random_least: float
-    random_most: float
-
-
-@dataclass(frozen=True)
-class TargetVerdict:
-    """The answer for one target."""
-
-    target: str
-    verdict: Verdict
-    arms: list[Arm]
-    kl: Reduction
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All targets' answers; `budget_bytes` is what every arm may hold."""
-
-    judge: str
-    budget_bytes: int
-    selection_bytes: int
-    eligible_documents: int
-    selection_seconds: float
-    judge_seconds: float
-    targets: list[TargetVerdict] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class MeasureTask:
-    """Eligible rows of a part: how many n-grams each has, and their counts."""
+    """Eligible rows of a part: how many n-grams each has, their counts, and which arms chose them."""
 
     layout: Layout
     part: Part
     twin: int
     eligible: list[Node]
-    nodes: list[Node]
+    arms: list[list[Node]]  # each arm's nodes; the first is the one whose KL reduction is told
+    source: str | None
 
 
 @dataclass(frozen=True)
 class CollectTask:
-    """Rows of a part with the arms they belong to, one bit an arm; the last bit is the selection's."""
+    """Rows of a part with the sets they belong to, one bit a set."""
 
     layout: Layout
     part: Part
@@ -102,7 +69,8 @@ class CollectTask:
     rewriters: list[Sidecars]
     rows: np.ndarray
     arms: np.ndarray
-    draws: int
+    judged: int  # the bits of the sets whose text is wanted
+    subsets: list[int]  # the bits of the sets whose n-grams are counted
     out: Path
 
 
@@ -133,149 +101,168 @@ def compare(
             "compare needs a target with a test: targets: {maths: {guide: [...], test: [test.jsonl]}}"
         )
     folder = Path(run) if run is not None else Path("runs") / checked.name
-    runner = Run(
-        checked, folder, store=Path(store) if store else None, workers=workers, events=Events(listener), wait=wait, walk=True,
-    )
+    store = Path(store) if store else None
+    runner = Run(checked, folder, store=store, workers=workers, events=Events(listener), wait=wait, walk=True)
+    others = _arms(checked, runner)
     outcome = runner.execute()
+    for other in others.values():
+        other.taking = runner.listed
+        other.execute()
+    chosen = round(time.perf_counter() - runner.started, 3) if others else round(outcome.seconds, 3)
     started = time.perf_counter()
     with held(runner.folder, wait=wait) as runner.lease, LocalEngine(runner.workers) as runner.engine:
-        found = _Comparing(runner, checked.compare).result()
+        found = _Comparing(runner, others, checked.compare)
+        found.result()
         comparison = Comparison(
-            judge, found.budget, found.selection_bytes, len(found.keys), round(outcome.seconds, 3),
-            round(time.perf_counter() - started, 3), found.targets,
+            judge, found.budget, found.arm_bytes[found.first], len(found.pool.keys), chosen,
+            round(time.perf_counter() - started, 3), found.targets, found.arm_bytes,
         )  # fmt: skip
         content = msgspec.json.format(msgspec.json.encode(asdict(comparison)), indent=1)
         write_bytes(runner.folder / "compare.json", content + b"\n", runner.staging)
+        write_table(runner.folder / ARMS, arms_table(comparison), runner.staging)
+        write_table(runner.folder / TRIALS, trials_table(comparison), runner.staging)
+        rebuild(runner.folder, runner.staging)
     return comparison
+
+
+def _choosing(checked: Recipe) -> int:
+    """The place among the recipe's stages of the one that chooses: the last selection; a mixture only shares out what that left."""
+    from curate import registry
+
+    places = [i for i, spec in enumerate(checked.stages) if getattr(registry.lookup(spec.stage, checked.base), "selects", False)]
+    by_merit = [i for i in places if checked.stages[i].stage != "mix"] or places
+    return by_merit[-1] if by_merit else len(checked.stages)
+
+
+def _arms(checked: Recipe, runner: Run) -> dict[str, Run]:
+    """A run for each further arm; raises ConfigError with every problem of every arm's stages."""
+    place, found = _choosing(checked), {}
+    if checked.compare.primary is not None and checked.compare.primary not in checked.targets:
+        raise ConfigError(f"compare.primary: expected the name of a target ({', '.join(checked.targets)}), got {checked.compare.primary!r}")
+    for name, stages in checked.compare.arms.items():
+        raw = {key: value for key, value in checked.raw.items() if key not in ("compare", "emit", "train")}
+        raw["stages"] = [*(checked.raw.get("stages") or [])[:place], *stages]
+        arm = recipe.from_mapping(raw, base=checked.base, name=f"{checked.name}-{name}", title=f"{checked.title}, compare.arms.{name}")
+        arm.problems.raise_if_any(arm.title)
+        found[name] = Run(
+            arm, runner.folder / "arms" / name, store=runner.store, workers=runner.workers, events=runner.events, publish=False, wait=runner.wait, walk=True,
+        )  # fmt: skip
+    return found
 
 
 class _Comparing:
     """One comparison, step by step."""
 
-    def __init__(self, run: Run, spec: CompareSpec) -> None:
+    def __init__(self, run: Run, others: Mapping[str, Run], spec: CompareSpec) -> None:
         self.run, self.spec = run, spec
-        choosing = [n for n in run.nodes if getattr(n.stage, "selects", False)]
-        # a mixture only shares out what a selection before it left
-        selects = [n.position for n in ([n for n in choosing if n.stage.name != "mix"] or choosing)]
-        first = next(
-            (n.position for n in run.nodes if n.label in {s.label for s in run.recipe.stages}), len(run.nodes)
-        )
-        self.reached = selects[-1] if selects else first  # random draws come from what reached this stage
+        named = {s.label for s in run.recipe.stages}
+        place = _choosing(run.recipe)
+        first = next((n.position for n in run.nodes if n.label in named), len(run.nodes))
+        chooses = place < len(run.recipe.stages)
+        label = run.recipe.stages[place].label if chooses else None
+        # random draws come from what reached the choosing stage; of a recipe of filters alone, from what reached the first
+        at_choice = next((n.position for n in run.nodes if n.label == label), len(run.nodes) if others else first)
+        self.eligible = run.nodes[:at_choice]
+        self.nodes = {**({SELECTION: run.nodes} if chooses or not others else {}), **{name: other.nodes for name, other in others.items()}}
+        self.first = next(iter(self.nodes))
+        for name, nodes in self.nodes.items():
+            changed = [n.label for n in nodes[len(self.eligible) :] if n.rewrites]
+            if changed:
+                raise ConfigError(f"compare: the arm {name} changes texts behind the choice ({', '.join(changed)}), and arms must differ in their choice alone")
         self.scratch = run.scratch / "compare"
 
-    def result(self) -> _Comparing:
+    def result(self) -> None:
+        """Measure, draw, collect the texts, judge."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(parents=True)
         self._measure()
         self._draw()
         spills = self._collect()
-        tests = {
-            name: splits["test"].select([TEXT])
-            for name, splits in self.run.targets.splits.items()
-            if "test" in splits
-        }
+        tests = {name: splits["test"].select([TEXT]) for name, splits in self.run.targets.splits.items() if "test" in splits}
         self._judge(tests, spills)
         shutil.rmtree(self.scratch, ignore_errors=True)
-        return self
 
     def _measure(self) -> None:
         run = self.run
         tasks = [
-            MeasureTask(run.corpus.layout.of([part]), part, twin, run.nodes[: self.reached], run.nodes)
+            MeasureTask(run.corpus.layout.of([part]), part, twin, self.eligible, list(self.nodes.values()), run.recipe.corpus.source)
             for part, twin in zip(run.parts, run.twins, strict=True)
         ]
         with run.events.phase("compare: measure"):
             found = run.engine.map("curate.pipelines.compare:measure_part", tasks)
-        self.offsets = np.cumsum([0, *[len(f[0]) for f in found]])
-        self.rows, self.keys, self.sizes, self.grams, self.chosen = (
-            np.concatenate([f[i] for f in found]) for i in range(5)
-        )
-        self.pool_counts = sum(f[5] for f in found)
-        self.selected_counts = sum(f[6] for f in found)
-        if not self.chosen.any():
-            raise DataError("the selection is empty, so there is nothing to judge")
+        self.offsets = np.cumsum([0, *[len(f.rows) for f in found]])
+        self.rows = np.concatenate([f.rows for f in found])
+        self.grams = np.concatenate([f.grams for f in found])
+        self.chosen = dict(zip(self.nodes, np.concatenate([f.chosen for f in found], axis=1), strict=True))
+        sources = None
+        if run.recipe.corpus.source is not None:
+            codes = pa.concat_arrays([pa.array(f.sources, pa.string()) for f in found]).dictionary_encode(null_encoding="encode").indices
+            sources = codes.to_numpy().astype(np.int64)
+        self.pool = drawing.Pool(np.concatenate([f.keys for f in found]), np.concatenate([f.sizes for f in found]), sources, run.recipe.seed)
+        self.pool_counts = sum(f.counts for f in found)
+        self.selected_counts = sum(f.selected for f in found)
+        empty = [name for name, chosen in self.chosen.items() if not chosen.any()]
+        if empty:
+            what = "the selection is" if empty == [SELECTION] else f"the arms {', '.join(empty)} are"
+            raise DataError(f"{what} empty, so there is nothing to judge")
 
     def _draw(self) -> None:
-        """Bits of membership: one per random draw, one per KL subset, the last for the selection."""
-        seed = self.run.recipe.seed
-        self.selection_bytes = int(self.sizes[self.chosen].sum())
-        self.budget = min(self.selection_bytes, self.spec.max_bytes)
-        self.member = np.zeros(len(self.keys), np.uint64)
-        everyone = np.ones(len(self.keys), bool)
-        for draw in range(self.spec.draws):
-            self._mark(
-                draw,
-                everyone,
-                self.sizes,
-                self.budget,
-                randomness.stream(seed, "compare", "random", str(draw)),
-            )
-        wanted = int(self.grams[self.chosen].sum())
-        for subset in range(SUBSETS):
-            at = self.spec.draws + subset
-            self._mark(
-                at, everyone, self.grams, wanted, randomness.stream(seed, "compare", "subset", str(subset))
-            )
-        self._mark(
-            self.spec.draws + SUBSETS,
-            self.chosen,
-            self.sizes,
-            self.budget,
-            randomness.stream(seed, "compare", "selection"),
-        )
+        """Every set of documents: random draws, subsets for the KL reduction, then the arms and the baselines."""
+        spec, members = self.spec, drawing.Members(self.pool)
+        everyone = np.ones(len(self.pool.keys), bool)
+        self.arm_bytes = {name: int(self.pool.sizes[chosen].sum()) for name, chosen in self.chosen.items()}
+        self.budget = min(*self.arm_bytes.values(), spec.max_bytes)
+        self.random = [members.fill(f"random {draw}", everyone, self.budget, "random", str(draw)) for draw in range(spec.draws)]
+        first = self.chosen[self.first]
+        wanted = int(self.grams[first].sum())
+        self.subsets = [members.fill(f"subset {n}", everyone, wanted, "subset", str(n), sizes=self.grams) for n in range(SUBSETS)]
+        self.trials = {name: [members.fill(name, chosen, self.budget, "selection")] for name, chosen in self.chosen.items()}
+        kinds: Sequence[drawing.Baseline] = spec.baselines or ()
+        if spec.baselines is None and spec.arms:
+            kinds = ("random_balanced", "random_length_matched") if self.pool.sources is not None else ("random_length_matched",)
+        for kind in kinds:
+            self.trials[kind] = [members.baseline(kind, draw, first, self.budget) for draw in range(spec.baseline_draws)]
+        self.members = members
 
-    def _mark(self, bit: int, among: np.ndarray, sizes: np.ndarray, limit: int, stream: int) -> None:
-        """Take documents in a seeded random order; filling stops before the one that would exceed."""
-        index = np.flatnonzero(among)
-        order = index[np.argsort(randomness.bits(self.keys[index], stream), kind="stable")]
-        taken = order[np.cumsum(sizes[order]) <= limit]
-        self.member[taken] |= np.uint64(1 << bit)
+    def _judged(self) -> list[int]:
+        return [*(bit for bits in self.trials.values() for bit in bits), *self.random]
 
     def _collect(self) -> list[Path]:
         run, tasks = self.run, []
+        judged = sum(1 << bit for bit in self._judged())
         for number, part in enumerate(run.parts):
             of_part = slice(self.offsets[number], self.offsets[number + 1])
-            wanted = self.member[of_part] != 0
+            wanted = self.members.bits[of_part] != 0
             if wanted.any():
-                out = self.scratch / f"{number:06d}.arrow"
-                tasks.append(
-                    CollectTask(
-                        run.corpus.layout.of([part]),
-                        part,
-                        run.names[number],
-                        rewriters(run.nodes[: self.reached]),
-                        self.rows[of_part][wanted],
-                        self.member[of_part][wanted],
-                        self.spec.draws,
-                        out,
-                    )
-                )
+                tasks.append(CollectTask(
+                    run.corpus.layout.of([part]), part, run.names[number], rewriters(self.eligible), self.rows[of_part][wanted],
+                    self.members.bits[of_part][wanted], judged, self.subsets, self.scratch / f"{number:06d}.arrow",
+                ))  # fmt: skip
         with run.events.phase("compare: collect"):
             counts = run.engine.map("curate.pipelines.compare:collect_part", tasks)
         self.subset_counts = sum(counts)
         return [task.out for task in tasks]
 
     def _judge(self, tests: Mapping[str, pa.Table], spills: list[Path]) -> None:
-        last = self.spec.draws + SUBSETS
-        tasks = [JudgeTask(arm, spills, self.spec.order, tests) for arm in (last, *range(self.spec.draws))]
+        tasks = [JudgeTask(bit, spills, self.spec.order, tests) for bit in self._judged()]
         with self.run.events.phase("compare: judge"):
-            bits = self.run.engine.map("curate.pipelines.compare:judge_arm", tasks)
+            bits = dict(zip(self._judged(), self.run.engine.map("curate.pipelines.compare:judge_arm", tasks), strict=True))
         self.targets = []
         for name, test in tests.items():
             sizes, _ = ngrams.text_stats(test[TEXT])
-            verdict = judge_arms(
-                bits[0][name],
-                np.stack([b[name] for b in bits[1:]]),
-                sizes,
-                confidence=self.spec.confidence,
-            )
-            arms = [self._arm("selection" if task.arm == last else f"random {task.arm}", task.arm, b[name].sum() / sizes.sum())
-                    for task, b in zip(tasks, bits, strict=True)]  # fmt: skip
-            self.targets.append(TargetVerdict(name, verdict, arms, self._reduction(test)))
+            draws = np.stack([bits[bit][name] for bit in self.random])
+            alone = {}
+            for arm, own in self.trials.items():
+                drawn = np.stack([bits[bit][name] for bit in own])
+                alone[arm] = judge_arms(drawn[0] if len(own) == 1 else drawn, draws, sizes, confidence=self.spec.confidence)
+            verdicts = holm(alone)
+            arms = [self._arm(bit, bits[bit][name].sum() / sizes.sum()) for bit in self._judged()]
+            primary = self.spec.primary in (None, name)
+            self.targets.append(TargetVerdict(name, verdicts[self.first], arms, self._reduction(test), verdicts, primary))
 
-    def _arm(self, name: str, bit: int, bits_per_byte: float) -> Arm:
-        inside = (self.member >> np.uint64(bit)) & np.uint64(1) == 1
-        return Arm(name, int(inside.sum()), int(self.sizes[inside].sum()), float(bits_per_byte))
+    def _arm(self, bit: int, bits_per_byte: float) -> Arm:
+        inside = self.members.of(bit)
+        return Arm(self.members.names[bit], int(inside.sum()), int(self.pool.sizes[inside].sum()), float(bits_per_byte))
 
     def _reduction(self, test: pa.Table) -> Reduction:
         target = ngrams.count(test[TEXT], SPEC)[0]
@@ -284,13 +271,27 @@ class _Comparing:
         return Reduction(own, float(np.mean(random)), min(random), max(random))
 
 
-def measure_part(task: MeasureTask) -> tuple[np.ndarray, ...]:
-    """rows, keys, bytes, n-grams, chosen of the eligible rows; n-gram counts of all of them and of the chosen."""
+@dataclass(frozen=True)
+class Measured:
+    """Eligible rows of a part: places, keys, bytes, n-grams, sources and bool[arms, rows] who chose them; n-gram counts of all, and of the first arm's."""
+
+    rows: np.ndarray
+    keys: np.ndarray
+    sizes: np.ndarray
+    grams: np.ndarray
+    sources: pa.Array | None
+    chosen: np.ndarray
+    counts: np.ndarray
+    selected: np.ndarray
+
+
+def measure_part(task: MeasureTask) -> Measured:
+    """What a comparison must know of a part's eligible rows."""
     pa.set_cpu_count(1)
     name = part_name(task.part, task.twin)
     rows = np.flatnonzero(kept_rows(task.eligible, name))
-    chosen = kept_rows(task.nodes, name)[rows]
-    keys = stored_column(task.nodes[0], name, KEY).take(pa.array(rows)).to_numpy()
+    chosen = np.stack([kept_rows(nodes, name)[rows] for nodes in task.arms])
+    keys = stored_column(task.eligible[0], name, KEY).take(pa.array(rows)).to_numpy()
     holder, item = wide_columns(task.eligible)[BYTES]  # of the text as the selection saw it
     sizes = stored_column(holder, name, item).take(pa.array(rows)).to_numpy()
     counts = np.zeros((2, SPEC.buckets), np.int64)
@@ -298,28 +299,31 @@ def measure_part(task: MeasureTask) -> tuple[np.ndarray, ...]:
     nothing = np.zeros((1, SPEC.buckets))
     for batch in spans.read_current(task.layout, task.part, name, rewriters(task.eligible), rows=rows):
         text = batch.column(TEXT)
-        counts += ngrams.count(text, SPEC, cell=chosen[at : at + len(text)].astype(np.uint8), cells=2)
+        counts += ngrams.count(text, SPEC, cell=chosen[0, at : at + len(text)].astype(np.uint8), cells=2)
         tokens.append(ngrams.score(text, SPEC, nothing)[1])
         at += len(text)
     grams = ngrams.ngrams_of(np.concatenate(tokens), SPEC.ngrams)
-    return rows, keys, sizes, grams, chosen, counts.sum(axis=0), counts[1]
+    sources = None
+    if task.source is not None:
+        found = [batch.column(task.source) for batch in read_part(task.layout, task.part, columns=[task.source], rows=rows, text=False)]
+        sources = pc.cast(pa.chunked_array(found, found[0].type if found else pa.string()), pa.string()).combine_chunks()
+    return Measured(rows, keys, sizes, grams, sources, chosen, counts.sum(axis=0), counts[1])
 
 
 def collect_part(task: CollectTask) -> np.ndarray:
-    """Write the texts of the judged arms with their bits; return the KL subsets' counts, int64[subsets, buckets]."""
+    """Write the texts of the judged sets with their bits; return the KL subsets' counts, int64[subsets, buckets]."""
     pa.set_cpu_count(1)
-    counts = np.zeros((SUBSETS, SPEC.buckets), np.int64)
-    judged = np.uint64(((1 << task.draws) - 1) | 1 << (task.draws + SUBSETS))
+    counts = np.zeros((len(task.subsets), SPEC.buckets), np.int64)
     schema = pa.schema([("arms", pa.uint64()), ("text", pa.large_string())])
     at = 0
     with pa.ipc.new_file(str(task.out), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
         for batch in spans.read_current(task.layout, task.part, task.name, task.rewriters, rows=task.rows):
             text, arms = batch.column(TEXT), task.arms[at : at + batch.num_rows]
             at += batch.num_rows
-            for subset in range(SUBSETS):
-                outside = (arms >> np.uint64(task.draws + subset)) & np.uint64(1) == 0
-                counts[subset] += ngrams.count(text, SPEC, cell=np.where(outside, 255, 0).astype(np.uint8))[0]
-            inside = pa.array(arms & judged != 0)
+            for i, subset in enumerate(task.subsets):
+                outside = (arms >> np.uint64(subset)) & np.uint64(1) == 0
+                counts[i] += ngrams.count(text, SPEC, cell=np.where(outside, 255, 0).astype(np.uint8))[0]
+            inside = pa.array(arms & np.uint64(task.judged) != 0)
             spilled = pa.record_batch([pa.array(arms), text.cast(pa.large_string())], schema=schema)
             file.write_batch(spilled.filter(inside))
     return counts

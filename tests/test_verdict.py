@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from curate.errors import ConfigError, DataError, InternalError
-from curate.verdict import judge_arms, student_t_quantile
+from curate.verdict import holm, judge_arms, student_t_quantile
 
 # ---------------------------------------------------------------- Student's t
 
@@ -247,3 +248,54 @@ def test_the_example_in_the_documentation_gives_the_word_it_says(capsys):
     example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     exec(compile(example, "docs/judge.md", "exec"), {})
     assert capsys.readouterr().out == example.rsplit("# ", 1)[1]
+
+
+# ---------------------------------------------------------------- several arms
+
+
+def test_p_values_are_of_the_interval_and_holm_makes_them_hold_together():
+    rng = np.random.default_rng(11)
+    sizes = np.full(400, 1000)
+    random = 2000 + rng.normal(0, 60, (10, 1)) * np.ones((1, 400))  # draws differ, documents do not: only t with 9 degrees counts
+    gains = {"a": 60.0, "b": 150.0, "c": 5.0, "d": -170.0}
+    alone = {name: judge_arms(random.mean(axis=0) - gain, random, sizes) for name, gain in gains.items()}
+    together = holm(alone)
+    sd = random[:, 0].std(ddof=1) * math.sqrt(1 + 1 / 10)
+    p = {name: 2 * float(stats.t.sf(abs(gain) / sd, 9)) for name, gain in gains.items()}
+    for name, one in together.items():
+        assert one.p_value == pytest.approx(p[name], rel=1e-4)
+        assert (one.p_value < 0.05) == (one.low > 0 or one.high < 0)
+    ordered = sorted(p, key=p.__getitem__)
+    expected, least = {}, 0.0
+    for place, name in enumerate(ordered):
+        least = max(least, min(1.0, p[name] * (4 - place)))
+        expected[name] = least
+    assert {n: v.adjusted_p_value for n, v in together.items()} == pytest.approx(expected, rel=1e-4)
+    assert {n: v.word != "no difference shown" for n, v in together.items()} == {n: q < 0.05 for n, q in expected.items()}
+    assert list(together) == list(gains)
+
+
+def test_an_arm_of_several_draws_is_compared_by_the_two_means():
+    rng = np.random.default_rng(2)
+    sizes = np.full(50, 1000)
+    random, drawn = rng.normal(2000, 30, (10, 50)), rng.normal(1980, 30, (5, 50))
+    found = judge_arms(drawn, random, sizes)
+    of_random, of_drawn = random.sum(axis=1) / 50_000, drawn.sum(axis=1) / 50_000
+    assert found.difference == pytest.approx(of_random.mean() - of_drawn.mean())
+    assert found.variance_draws == pytest.approx(of_random.var(ddof=1) / 10)
+    assert found.variance_arm == pytest.approx(of_drawn.var(ddof=1) / 5)
+    t9, t4, t49 = (stats.t.ppf(0.975, n) for n in (9, 4, 49))
+    v2 = found.variance_documents
+    half = math.sqrt(t9**2 * found.variance_draws + t4**2 * found.variance_arm + t49**2 * v2)
+    assert found.high - found.difference == pytest.approx(half, rel=1e-6)
+
+
+def test_of_four_arms_that_are_random_draws_few_comparisons_name_any():
+    rng = np.random.default_rng(8)
+    sizes = np.full(60, 1000)
+    named = 0
+    for _ in range(30):
+        bits = 2000 + rng.normal(0, 30, (14, 1)) + rng.normal(0, 100, (1, 60)) + rng.normal(0, 5, (14, 60))
+        arms = {str(n): judge_arms(bits[10 + n], bits[:10], sizes) for n in range(4)}
+        named += any(v.word != "no difference shown" for v in holm(arms).values())
+    assert named <= 5  # 5 % of 30 are 1.5; 6 or more come by chance once in 300 times

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
+from curate import show
+from curate.comparison import Comparison
 from curate.errors import ConfigError, DataError
 from curate.ngrams import NgramSpec, bucket
-from curate.pipelines.compare import Comparison
 
 SMALL = Path(__file__).parent.parent.parent / "data_samples" / "small"
 
@@ -136,3 +137,93 @@ def test_the_test_is_not_in_what_the_arms_learn_from(judged: tuple[Path, Compari
     test = {hashlib.sha256(json.loads(line)["text"].encode()).hexdigest() for line in (SMALL / "test.jsonl").read_text().splitlines()}
     published = pq.read_table(folder / "mixture" / "data")["text"].to_pylist()
     assert not test & {hashlib.sha256(text.encode()).hexdigest() for text in published}
+
+
+# -- several arms ---------------------------------------------------------------------------------------------
+
+ARMS = {
+    "worst": [{"select": {"by": "dsir", "how": "top_k", "order": "asc", "budget": "10%"}}],
+    "drawn": [{"select": {"how": "random", "budget": "10%"}}],
+    "short": [{"length": {"max_bytes": 2000, "as": "short"}}, {"select": {"by": "dsir", "how": "top_k", "budget": "10%"}}],
+}
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison]:
+    folder = tmp_path_factory.mktemp("several") / "run"
+    raw = recipe(by="dsir", how="top_k", budget="10%") | {"compare": {"arms": ARMS}}
+    return folder, curate.compare(raw, run=folder, workers=1)
+
+
+def test_every_arm_has_its_verdict_against_the_same_draws(several: tuple[Path, Comparison]) -> None:
+    (item,) = several[1].targets
+    assert list(item.verdicts) == ["selection", "worst", "drawn", "short", "random_balanced", "random_length_matched"]
+    words = {name: v.word for name, v in item.verdicts.items()}
+    assert (words["selection"], words["worst"], words["drawn"]) == ("better", "worse", "no difference shown")
+    assert len({v.random_bits_per_byte for v in item.verdicts.values()}) == 1
+    assert item.verdict == item.verdicts["selection"]
+    adjusted = [v.adjusted_p_value for v in sorted(item.verdicts.values(), key=lambda v: v.p_value or 0.0)]
+    assert adjusted == sorted(adjusted)
+    assert all((v.adjusted_p_value or 0) >= (v.p_value or 0) for v in item.verdicts.values())
+
+
+def test_all_arms_hold_the_smallest_ones_bytes_and_what_their_own_runs_chose(several: tuple[Path, Comparison]) -> None:
+    folder, found = several
+    assert found.budget_bytes == min(found.arm_bytes.values()) <= found.arm_bytes["short"]
+    chosen = {"selection": folder, **{name: folder / "arms" / name for name in ARMS}}
+    for name, place in chosen.items():
+        (own,) = curate.open_run(place).arrow("SELECT sum(curate_bytes)::BIGINT AS b FROM selected")["b"].to_pylist()
+        assert found.arm_bytes[name] == own
+    largest = max(curate.open_run(folder).arrow("SELECT curate_bytes FROM docs")["curate_bytes"].to_pylist())
+    for arm in found.targets[0].arms:
+        if not arm.name.startswith("random_"):  # these stop in each source or class, as their test below says
+            assert found.budget_bytes - largest < arm.bytes <= found.budget_bytes
+
+
+def test_arms_and_all_trials_can_be_asked_in_sql(several: tuple[Path, Comparison]) -> None:
+    run = curate.open_run(several[0])
+    arms = run.arrow("SELECT * FROM arms ORDER BY arm").to_pylist()
+    assert {row["arm"]: row["verdict"] for row in arms} == {n: v.word for n, v in several[1].targets[0].verdicts.items()}
+    counted = {row["arm"]: row["n"] for row in run.arrow("SELECT arm, count(*) AS n FROM trials GROUP BY arm").to_pylist()}
+    assert counted == {"selection": 1, "worst": 1, "drawn": 1, "short": 1, "random": 10, "random_balanced": 5, "random_length_matched": 5}
+    (mean,) = run.arrow("SELECT avg(bits_per_byte) AS m FROM trials WHERE arm = 'random'")["m"].to_pylist()
+    assert mean == pytest.approx(arms[0]["random_bits_per_byte"])
+
+
+def test_a_second_comparison_computes_nothing_again_and_says_the_same(several: tuple[Path, Comparison]) -> None:
+    raw = recipe(by="dsir", how="top_k", budget="10%") | {"compare": {"arms": ARMS}}
+    seen: list[dict[str, Any]] = []
+    again = curate.compare(raw, run=several[0], workers=1, listener=seen.append)
+    assert again.targets == several[1].targets
+    assert [e["computed_parts"] for e in seen if e["event"] == "finished"] == [0] * (1 + len(ARMS))
+
+
+def test_a_lone_arm_is_judged_as_before_and_only_the_primary_target_is_spoken_of(tmp_path: Path, judged: tuple[Path, Comparison]) -> None:
+    raw = recipe(by="dsir", how="top_k", budget="10%")
+    raw["targets"]["again"] = {"guide": str(SMALL / "guide.jsonl"), "test": str(SMALL / "test.jsonl")}
+    raw["compare"] = {"primary": "again"}
+    raw["stages"][2]["dsir"]["as"] = "dsir"
+    raw["stages"][3]["select"]["by"] = "dsir_maths"
+    found = curate.compare(raw, run=tmp_path / "run", workers=1)
+    assert [(t.target, t.primary) for t in found.targets] == [("maths", False), ("again", True)]
+    told = show.comparison(found)
+    assert "verdict for maths: none, this target is not the primary one" in told
+    assert "verdict for again: better than random" in told
+    verdict = judged[1].targets[0].verdict
+    assert verdict.adjusted_p_value == verdict.p_value
+
+
+@pytest.mark.parametrize(
+    ("compare", "said"),
+    [
+        ({"arms": {"random": []}}, "not selection or random"),
+        ({"arms": {"a b": []}}, "the name of an arm"),
+        ({"arms": {"a": [{"selekt": {}}]}}, r"compare\.arms\.a(.|\n)*stages\[3\]\.selekt"),
+        ({"primary": "nobody"}, "expected the name of a target"),
+        ({"arms": {"a": [{"pii": {"mode": "redact"}}, {"select": {"how": "random", "budget": 5}}]}}, "changes texts behind the choice"),
+        ({"baseline_draws": 1}, "at least 2 baseline_draws"),
+    ],
+)
+def test_arms_that_cannot_be_are_refused(compare: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        curate.compare(recipe(by="dsir", how="top_k", budget="10%") | {"compare": compare}, run=tmp_path / "run", workers=1)
