@@ -194,9 +194,13 @@ def remains(folder: Path, what: Listed, own: tuple[str | None, ...]) -> dict[str
     """Where in a run folder documents that were taken down still stand, and how many: {} is the proof of a takedown."""
     found = {f"mixtures/{path.name}": held(path, what) for path in publications(folder)}
     found |= {f"tokens/{path.name}": held_in_tokens(path, what) for path in tokenized(folder)}
-    if (folder / "docs").exists():
-        found["docs"] = told_of(folder / "docs", what, own)
+    found |= {str(path.relative_to(folder)): told_of(path, what, own) for path in (folder / "docs", *wide_of_arms(folder)) if path.exists()}
     return {place: count for place, count in found.items() if count}
+
+
+def wide_of_arms(folder: Path) -> list[Path]:
+    """The wide tables of the arms of a comparison, runs of their own (pipelines/compare.py)."""
+    return sorted((folder / "arms").glob("*/docs"))
 
 
 # -- removal ----------------------------------------------------------------------------------------------------------
@@ -226,6 +230,7 @@ def sweep(run: Run, current: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
         run.events.emit("note", text=f"removed the publication {path.name}: {count} of its documents were taken down")
     _sweep_tokens(run, what)
+    _sweep_arms(run, what)
     clean.add(current.name)
     there = sorted(clean & {path.name for path in publications(run.folder)})
     record: dict[str, Any] = {"list": what.key, "clean": there}
@@ -244,6 +249,24 @@ def _sweep_tokens(run: Run, what: Listed) -> None:
             path.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
             run.events.emit("note", text=f"removed the token shards {path.name}: they hold documents that were taken down, or cannot be read")
+
+
+def _sweep_arms(run: Run, what: Listed) -> None:
+    """Remove the arms of an earlier comparison whose wide tables tell of what was taken down; the next comparison makes them again."""
+    from curate import sharing  # it reads ledgers, and a ledger lists the file of this module
+
+    corpus = run.recipe.corpus
+    for wide in wide_of_arms(run.folder):
+        try:
+            count = told_of(wide, what, (corpus.id, corpus.source, corpus.license))
+        except (CurateError, pa.ArrowException, OSError):
+            count = 1  # it cannot be read, so it may tell of some
+        if count:
+            arm = wide.parent
+            arm.rename(run.staging / f"old-arm-{arm.name}")
+            shutil.rmtree(run.staging / f"old-arm-{arm.name}", ignore_errors=True)
+            sharing.forget(run.store, arm)
+            run.events.emit("note", text=f"removed the arm {arm.name} of an earlier comparison: its table tells of documents that were taken down")
 
 
 def _known_clean(folder: Path, what: Listed) -> set[str]:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,9 @@ from curate import show
 from curate.comparison import Comparison
 from curate.errors import ConfigError, DataError
 from curate.ngrams import NgramSpec, bucket
+from curate.prune import prune
+from curate.removal import take_down
+from curate.verify import verify
 
 SMALL = Path(__file__).parent.parent.parent / "data_samples" / "small"
 
@@ -227,3 +231,22 @@ def test_a_lone_arm_is_judged_as_before_and_only_the_primary_target_is_spoken_of
 def test_arms_that_cannot_be_are_refused(compare: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
         curate.compare(recipe(by="dsir", how="top_k", budget="10%") | {"compare": compare}, run=tmp_path / "run", workers=1)
+
+
+def test_a_takedown_reaches_the_arms_and_the_next_comparison_makes_them_again(tmp_path: Path) -> None:
+    rows = pq.read_table(sorted((SMALL / "pool").glob("*.parquet"))[0])
+    rows = rows.append_column("remark", pa.array([f"remark of {i}" for i in rows["id"].to_pylist()]))
+    (tmp_path / "pool").mkdir()
+    pq.write_table(rows, tmp_path / "pool" / "0.parquet")
+    raw = recipe(by="dsir", how="top_k", budget="20%") | {"compare": {"arms": {"drawn": [{"select": {"how": "random", "budget": "20%"}}]}}}
+    raw["corpus"]["paths"] = [str(tmp_path / "pool")]
+    curate.compare(raw, run=tmp_path / "run", workers=1)
+    gone = curate.open_run(tmp_path / "run" / "arms" / "drawn").arrow("SELECT id FROM selected LIMIT 1")["id"].to_pylist()
+    take_down(tmp_path / "run", gone, workers=1)
+    assert not (tmp_path / "run" / "arms" / "drawn").exists()
+    prune(tmp_path / "run")  # it knows no arm any more that it would miss
+    again = curate.compare(raw, run=tmp_path / "run", workers=1)
+    assert list(again.targets[0].verdicts)[:2] == ["selection", "drawn"]
+    told = curate.open_run(tmp_path / "run" / "arms" / "drawn").arrow(f"SELECT remark FROM docs WHERE id = '{gone[0]}'")["remark"].to_pylist()
+    assert told == [None]
+    assert verify(tmp_path / "run", workers=1).holds
