@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import arms as drawing
 from curate import ngrams, recipe, spans
 from curate.api import load_recipe
 from curate.catalog import ARMS, TRIALS, rebuild
@@ -33,6 +32,7 @@ from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
 from curate.kl import kl_reduction
 from curate.lease import held
+from curate.pipelines import arms as drawing
 from curate.plan import Node, kept_rows, part_name, rewriters, stored_column, wide_columns
 from curate.recipe import CompareSpec, Recipe
 from curate.runner import Run

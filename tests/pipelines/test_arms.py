@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curate.arms import MOST, Members, Pool, length_class
 from curate.errors import ConfigError
+from curate.pipelines.arms import MOST, Members, Pool, length_class
 
 
 @pytest.fixture
