@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from curate import chatmask, documents
 from curate.corpus import Layout, Part, read_part
@@ -25,6 +27,7 @@ from curate.filescan import hash_file
 from curate.packing import Packing
 from curate.stage import IDENTITY, TEXT
 from curate.store import digest, write_atomically
+from curate.textcache import TextCache
 from curate.textview import ROLES
 
 #: The meaning of a column that counts tokens, by which a budget in tokens finds it.
@@ -51,6 +54,8 @@ class TokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bos_token: str | None = None  # where the tokenizer does not say which it is
     eos_token: str | None = None
     shard_tokens: int = 67_108_864  # 2^26 tokens, 128 MB in uint16
+    cache: str | None = None  # a folder where tokens are kept by the hash of the text, for other mixtures; not part of the result
+    cache_bytes: int = 10_000_000_000
     plain: bool = False  # also plain/*.parquet with input_ids, labels and position_ids
 
     def __post_init__(self) -> None:
@@ -58,10 +63,18 @@ class TokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"expected a sequence_length of at least 2, got {self.sequence_length}: one token predicts nothing")
         if self.vocab_size < 300:
             raise ConfigError(f"expected a vocab_size of at least 300 (256 bytes and some), got {self.vocab_size}")
+        if self.cache_bytes < 1:
+            raise ConfigError(f"expected cache_bytes of at least 1, got {self.cache_bytes}")
+        if self.cache is not None and self.tokenizer is None:
+            raise ConfigError("cache goes with a tokenizer of yours: one that is trained on the mixture is another for another mixture")
         if self.train_bytes < 1 or self.shard_tokens < 1:
             raise ConfigError("expected train_bytes and shard_tokens of at least 1")
         if self.loss != "all" and self.packing == "concat":
             raise ConfigError(f"packing: concat cuts anywhere, and would tear responses from their prompts; use best_fit or one with loss: {self.loss}")
+
+    def determining(self) -> dict[str, Any]:
+        """The settings that the shards depend on."""
+        return {name: value for name, value in msgspec.to_builtins(self).items() if name not in ("cache", "cache_bytes")}
 
     @property
     def overlong(self) -> str:
@@ -82,6 +95,7 @@ class TokenizeTask:
     any_bos: int | None
     source: str | None
     out: Path
+    cache: tuple[Path, int] | None = None  # the file of what was tokenized before with these settings, and its bound in bytes
     groups: tuple[str, ...] = ()  # columns that say which rows are to stay together, outermost first
 
     def described(self) -> str:
@@ -155,36 +169,72 @@ def _batches(task: TokenizeTask) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch([names, sources, sizes, _lists(ids, np.uint32), _lists(masks, np.uint8), groups], schema=TOKENIZED)
 
 
+#: Ids, and a mask of as many: empty where all is to be learned.
+_Encoded = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]
+
+
 def _encoded(task: TokenizeTask, batch: pa.RecordBatch, texts: list[str]) -> tuple[list[Any], list[Any]]:
-    """Ids and masks of the rows; an empty mask where all is to be learned."""
-    if task.loss == "chat":
-        found = [chatmask.encode(task.tokenizer, turns) for turns in turns_of(task.layout, batch)]
-        for turns_ids, _ in found:
-            _one_bos(turns_ids, task.any_bos)
-        return [ids for ids, _ in found], [mask for _, mask in found]
+    """Ids and masks of the rows, from the cache where there is one and it has them."""
+    turns = turns_of(task.layout, batch) if task.loss == "chat" else None
+    learned = response_spans(task.layout, batch, texts) if task.loss == "response" else None
+
+    def compute(places: Sequence[int]) -> list[_Encoded]:
+        if turns is not None:
+            return [_chat(task, turns[i]) for i in places]
+        return _plain(task, [texts[i] for i in places], None if learned is None else [learned[i] for i in places])
+
+    if task.cache is None:
+        found = compute(range(len(texts)))
+    else:
+        said = [msgspec.json.encode(turns[i] if turns is not None else [text, learned[i] if learned is not None else None]) for i, text in enumerate(texts)]
+        kept = _cache(*task.cache).values([xxhash.xxh3_128_digest(one) for one in said], lambda places: [_packed(one) for one in compute(places)])
+        found = [_unpacked(value) for value in kept]
+    return [ids for ids, _ in found], [mask for _, mask in found]
+
+
+@lru_cache(maxsize=2)
+def _cache(file: Path, most: int) -> TextCache:
+    return TextCache(file, "tokens", most=most)
+
+
+def _packed(one: _Encoded) -> bytes:
+    """The number of ids, the ids, the mask."""
+    return len(one[0]).to_bytes(8, "little") + one[0].astype("<u4").tobytes() + one[1].tobytes()
+
+
+def _unpacked(value: bytes) -> _Encoded:
+    count = int.from_bytes(value[:8], "little")
+    return np.frombuffer(value, "<u4", count, 8).astype(np.uint32), np.frombuffer(value, np.uint8, offset=8 + 4 * count)
+
+
+def _chat(task: TokenizeTask, turns: list[dict[str, str]]) -> _Encoded:
+    ids, mask = chatmask.encode(task.tokenizer, turns)
+    _one_bos(ids, task.any_bos)
+    return np.array(ids, np.uint32), np.array(mask, np.uint8)
+
+
+def _plain(task: TokenizeTask, texts: list[str], learned: list[list[tuple[int, int]]] | None) -> list[_Encoded]:
     fast = fast_tokenizer(task.tokenizer / "tokenizer.json")
     fast.encode_special_tokens = True  # what looks like <eos> in a text is text
-    encode = fast.encode_batch_fast if task.loss == "all" else fast.encode_batch
+    encode = fast.encode_batch_fast if learned is None else fast.encode_batch
     encodings = encode(texts, add_special_tokens=False)
     head, tail = [task.bos] if task.bos is not None else [], [task.eos] if task.eos is not None else []
-    ids: list[Any] = []
-    masks: list[Any] = []
-    learned = response_spans(task.layout, batch, texts) if task.loss == "response" else None
+    found: list[_Encoded] = []
     for row, encoding in enumerate(encodings):
         own = encoding.ids
         if head and own[:1] == head:
             _one_bos([*head, *own], head[0])
-        ids.append([*head, *own, *tail] if own else [])
+        ids = np.array([*head, *own, *tail] if own else [], np.uint32)
         if learned is None:
-            masks.append([])
+            found.append((ids, np.empty(0, np.uint8)))
             continue
         mask = np.zeros(len(own), np.uint8)
         places = np.array(encoding.offsets, np.int64).reshape(-1, 2)
         for start, stop in learned[row]:
             mask[(places[:, 0] >= start) & (places[:, 1] <= stop)] = 1
         ends = bool(learned[row]) and learned[row][-1][1] == len(texts[row])
-        masks.append([*([0] * len(head)), *mask.tolist(), *([int(ends)] * len(tail))] if own else [])
-    return ids, masks
+        found.append((ids, np.array([*([0] * len(head)), *mask, *([int(ends)] * len(tail))] if own else [], np.uint8)))
+    return found
 
 
 def _one_bos(ids: list[int], bos: int | None) -> None:

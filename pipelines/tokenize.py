@@ -92,7 +92,7 @@ def tokenize(
     if spec.loss == "response" and corpus.layout.plan.view != "all":
         raise ConfigError(f"loss: response masks the prompts of whole conversations, and the text is their view {corpus.layout.plan.view}; use loss: all, or view: all")
     made_of = made_of or digest([part.fingerprint for part in corpus.parts], [corpus_spec.text, corpus_spec.view, corpus_spec.id, corpus_spec.source])
-    key = digest("tokenize", VERSION, {**msgspec.to_builtins(spec), "tokenizer": _content(spec)}, made_of, _versions())
+    key = digest("tokenize", VERSION, {**spec.determining(), "tokenizer": _content(spec)}, made_of, _versions())
     if out is None:
         if run is None:
             raise ConfigError("expected a folder for the shards: -o DIR; only those of a run folder have a place of their own")
@@ -182,8 +182,12 @@ def _make(corpus: Corpus, spec: TokenizeSpec, order: copies.Placed | None, makin
     if spec.loss == "chat":
         chatmask.encode(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
     groups = tuple(order.published[1:]) if order else ()
+    cache = None
+    if spec.cache is not None:
+        made = digest("tokens", VERSION, tokenizer_fingerprint(tokenizer), spec.loss, [bos, eos, loaded.bos_token_id], _versions())
+        cache = (Path(spec.cache).expanduser().resolve() / f"tokens-{made}.sqlite", spec.cache_bytes)
     tasks = [
-        TokenizeTask(corpus.layout.of([part]), part, tokenizer, spec.loss, bos, eos, loaded.bos_token_id, corpus.layout.spec.source, parts / f"{i:06d}.arrow", groups)
+        TokenizeTask(corpus.layout.of([part]), part, tokenizer, spec.loss, bos, eos, loaded.bos_token_id, corpus.layout.spec.source, parts / f"{i:06d}.arrow", cache, groups)
         for i, part in enumerate(corpus.parts)
     ]
     missing = [task for task in tasks if not task.out.exists()]
@@ -200,7 +204,7 @@ def _make(corpus: Corpus, spec: TokenizeSpec, order: copies.Placed | None, makin
     with events.phase("pack"):
         manifest = _shards(table, spec, order, shards, words, int(pad), {
             "tokenizer": tokenizer_fingerprint(tokenizer), "made_of": made_of,
-            "settings": {**msgspec.to_builtins(spec), "tokenizer": None if spec.tokenizer is None else Path(spec.tokenizer).name, "key": key},
+            "settings": {**spec.determining(), "tokenizer": None if spec.tokenizer is None else Path(spec.tokenizer).name, "key": key},
         })  # fmt: skip
     write_manifest(shards, manifest)
     if spec.plain:

@@ -102,6 +102,30 @@ def test_the_plain_table_is_what_the_shards_are(pool: Path) -> None:
         assert plain.starts(i).tolist() == shards.starts(i).tolist()
 
 
+@pytest.mark.parametrize("loss", ["all", "response"])
+def test_another_mixture_of_known_documents_is_tokenized_not_at_all(pool: Path, loss: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curate import tokenizing
+
+    tokenizer = str(tokenize(pool / "pool0.parquet", pool / "a", SPEC, workers=1).folder / "tokenizer")
+    rows = pq.read_table(pool / "pool0.parquet")
+    rows = rows.append_column("prompt", pa.array(["say: "] * len(rows))).append_column("response", rows["text"])
+    pq.write_table(rows, pool / "all.parquet")
+    pq.write_table(rows.take(pa.array(range(90, 10, -2))), pool / "some.parquet")
+    text = "text" if loss == "all" else "prompt/response"
+    plain = TokenizeSpec(sequence_length=64, tokenizer=tokenizer, loss=loss)
+    cached = TokenizeSpec(sequence_length=64, tokenizer=tokenizer, loss=loss, cache=str(pool / "cache"))
+    whole = tokenize(pool / "all.parquet", pool / "whole", plain, text=text, workers=1)
+    assert files(tokenize(pool / "all.parquet", pool / "first", cached, text=text, workers=1).folder) == files(whole.folder)
+    expected = tokenize(pool / "some.parquet", pool / "expected", plain, text=text, workers=1)
+    monkeypatch.setattr(tokenizing, "_plain", lambda *_: pytest.fail("it was tokenized before"))
+    assert files(tokenize(pool / "some.parquet", pool / "second", cached, text=text, workers=1).folder) == files(expected.folder)
+
+
+def test_a_cache_for_a_tokenizer_that_is_not_known_yet_is_refused() -> None:
+    with pytest.raises(ConfigError, match="goes with a tokenizer of yours"):
+        TokenizeSpec(cache="cache")
+
+
 @pytest.mark.parametrize(("policy", "count"), [("drop", "dropped"), ("truncate", "truncated"), ("split", "cut")])
 def test_documents_longer_than_a_sequence_are_counted(policy: str, count: str, pool: Path) -> None:
     made = tokenize(pool / "pool0.parquet", pool / "a", TokenizeSpec(sequence_length=16, vocab_size=400, too_long=policy), workers=1)  # type: ignore[arg-type]
