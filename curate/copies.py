@@ -70,7 +70,7 @@ def said_by(node: Node | None) -> Copies | None:
     if node is None:
         return None
     names: Mapping[str, str] = node.stage.copies
-    return Copies([f"curate_{node.column(n)}" for n in names.values()], node.stage.sorted, node.column(REPEATS), [node.column(n) for n in names])
+    return Copies([f"curate_{node.column(n)}" for n in names.values()], bool(getattr(node.stage, "sorted", False)), node.column(REPEATS), [node.column(n) for n in names])
 
 
 def of_publication(folder: Path) -> Placed | None:

@@ -70,10 +70,10 @@ class MemorySequences:
 
     def __init__(
         self, packed: Sequence[Sequence[tuple[Any, ...]]], *, sequence_length: int, vocab_size: int, tokenizer: Any = None,
-        bytes_per_token: float | None = None,
+        bytes_per_token: float | None = None, in_order: bool = False,
     ) -> None:  # fmt: skip
         self.sequence_length, self.vocab_size, self.tokenizer, self.bytes_per_token = sequence_length, vocab_size, tokenizer, bytes_per_token
-        self.in_order = False
+        self.in_order = in_order
         self._rows = []
         for number, documents in enumerate(packed):
             tokens = np.concatenate([np.asarray(d[1], np.int64) for d in documents])
@@ -82,7 +82,7 @@ class MemorySequences:
             mask = np.concatenate([np.asarray(d[2] if len(d) > 2 else np.ones(len(d[1])), np.uint8) for d in documents])
             starts = np.cumsum([0, *(len(d[1]) for d in documents[:-1])]).astype(np.int64)
             self._rows.append((tokens, mask, starts, [str(d[0]) for d in documents]))
-        self.key = digest("memory", sequence_length, [[t.tolist(), m.tolist(), s.tolist()] for t, m, s, _ in self._rows])
+        self.key = digest("memory", sequence_length, [[t.tolist(), m.tolist(), s.tolist()] for t, m, s, _ in self._rows], *(["in order"] if in_order else []))
 
     def __len__(self) -> int:
         return len(self._rows)

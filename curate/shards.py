@@ -178,7 +178,7 @@ class Shards:
         self.sequence_length, self.vocab_size = found.sequence_length, found.vocab_size
         self.tokenizer = self.folder / "tokenizer"
         self.in_order = found.in_order
-        self.key = digest("shards", found.vocab_size, found.sequence_length, [[s.tokens.hash, s.mask.hash, s.segments.hash] for s in found.shards])
+        self.key = digest("shards", found.vocab_size, found.sequence_length, [[s.tokens.hash, s.mask.hash, s.segments.hash] for s in found.shards], *(["in order"] if found.in_order else []))
         self.bytes_per_token = found.bytes_of_text / found.tokens if found.bytes_of_text and found.tokens else None
         self._tokens, self._masks, segments = [], [], []
         for shard in found.shards:

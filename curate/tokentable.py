@@ -74,6 +74,8 @@ class TokenTable:
         found = hashlib.blake2b(digest_size=16)
         for name, (values, offsets) in sorted(self._rows.items()):
             found.update(name.encode() + offsets.astype("<i8").tobytes() + values.astype("<i8").tobytes())
+        if self.in_order:  # then they are trained on otherwise
+            found.update(b"in order")
         return found.hexdigest()
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import chatmask, copies, ledger
-from curate.corpus import Corpus, CorpusSpec, open_corpus, read_part
+from curate.corpus import Corpus, CorpusSpec, Part, open_corpus, read_part
 from curate.engine import LocalEngine, available_cpus
 from curate.errors import ConfigError, DataError
 from curate.events import Events, Listener
@@ -51,6 +51,8 @@ from curate.tokenizing import TOKENIZED, TokenizeSpec, TokenizeTask, train_bpe
 VERSION = 2
 #: Sequences whose documents are packed together where the mixture's order is to be kept document by document.
 WINDOW = 64
+#: Parts of an ordered mixture that a tokenizer is trained on.
+SPREAD = 64
 #: Rows of a row group of the plain tables.
 PLAIN_ROWS = 1024
 
@@ -173,7 +175,7 @@ def _make(corpus: Corpus, spec: TokenizeSpec, order: copies.Placed | None, makin
         parts.mkdir()
     tokenizer = parts / "tokenizer"
     if not tokenizer.exists():
-        _save_tokenizer(corpus, spec, parts / "tokenizer-making")
+        _save_tokenizer(corpus, spec, order, parts / "tokenizer-making")
         os.replace(parts / "tokenizer-making", tokenizer)
     from curate.models import load_tokenizer, tokenizer_fingerprint
 
@@ -214,12 +216,12 @@ def _make(corpus: Corpus, spec: TokenizeSpec, order: copies.Placed | None, makin
     return manifest
 
 
-def _save_tokenizer(corpus: Corpus, spec: TokenizeSpec, folder: Path) -> None:
+def _save_tokenizer(corpus: Corpus, spec: TokenizeSpec, order: copies.Placed | None, folder: Path) -> None:
     """The tokenizer's own files, of a folder, of a tokenizer.json, or trained."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     if spec.tokenizer is None:
-        train_bpe(_texts(corpus, spec.train_bytes), spec.vocab_size, folder)
+        train_bpe(_texts(corpus, spec.train_bytes, everywhere=order is not None and order.in_order), spec.vocab_size, folder)
         return
     place = Path(spec.tokenizer)
     if place.is_file():
@@ -237,9 +239,20 @@ def _save_tokenizer(corpus: Corpus, spec: TokenizeSpec, folder: Path) -> None:
     found.save_pretrained(str(folder))
 
 
-def _texts(corpus: Corpus, most: int) -> Iterator[str]:
+def _texts(corpus: Corpus, most: int, *, everywhere: bool) -> Iterator[str]:
+    """Up to `most` bytes of text: from the beginning, or of an ordered mixture, whose beginning is not like its end, equally from SPREAD parts."""
+    if not everywhere:
+        yield from _some(corpus, corpus.parts, most)
+        return
+    places = np.linspace(0, len(corpus.parts) - 1, min(SPREAD, len(corpus.parts))).astype(int).tolist()
+    for place in places:
+        yield from _some(corpus, [corpus.parts[place]], -(-most // len(places)))
+
+
+def _some(corpus: Corpus, parts: Sequence[Part], most: int) -> Iterator[str]:
+    """Texts of the parts until they have `most` bytes."""
     read = 0
-    for part in corpus.parts:
+    for part in parts:
         for batch in read_part(corpus.layout, part):
             for text in batch.column(TEXT).to_pylist():
                 if read >= most:

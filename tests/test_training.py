@@ -76,6 +76,17 @@ def test_the_first_loss_is_that_of_the_untrained_model_over_the_labels_of_its_se
     assert row["loss"] == pytest.approx(total / labels, rel=1e-5)
 
 
+@pytest.mark.parametrize(("in_order", "shuffle", "kept"), [(True, None, True), (True, True, False), (False, None, False), (False, False, True)])
+def test_data_with_an_order_are_read_in_it_unless_shuffled(in_order: bool, shuffle: bool | None, kept: bool, tmp_path: Path) -> None:
+    # sequence i has i + 2 tokens, of which i + 1 are labels
+    rows = [[(f"d{i}", list(range(i + 2)))] for i in range(12)]
+    found = MemorySequences(rows, sequence_length=LENGTH, vocab_size=WORDS, in_order=in_order)
+    done = train(found, spec(shuffle=shuffle), tmp_path / "t")
+    targets = [row["targets"] for row in pq.read_table(done.metrics).to_pylist()]
+    assert sum(targets) == sum(range(1, 13))
+    assert (targets == [1 + 2 + 3 + 4, 5 + 6 + 7 + 8, 9 + 10 + 11 + 12]) is kept
+
+
 def test_a_packed_document_has_the_logits_that_it_has_alone() -> None:
     model = models.build_model(WORDS, seed=1, config=TINY).model
     batch = collate(data(), np.arange(4))

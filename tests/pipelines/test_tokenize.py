@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from tokenizers import Tokenizer
 
 import curate
 from curate import ledger, show, takedown
@@ -51,8 +52,6 @@ def test_one_worker_and_two_give_the_same_bytes_and_every_token_stands_once(pool
     two = tokenize(data, pool / "b", SPEC, id="id", source="source", workers=2)
     assert files(one.folder) == files(two.folder)
     found = Shards(one.folder, check=True)
-    from tokenizers import Tokenizer
-
     own = Tokenizer.from_file(str(one.folder / "tokenizer" / "tokenizer.json"))
     table = pq.read_table(pool / "pool0.parquet").to_pylist() + pq.read_table(pool / "pool1.parquet").to_pylist()
     pieces: dict[str, dict[int, list[int]]] = {}
@@ -251,6 +250,21 @@ def test_a_schedule_is_packed_and_trained_on_in_its_order(pool: Path) -> None:
     assert {name for i in range(len(shards)) for name in shards.documents(i)} == set(rows)
     assert Counter(rows)["d0"] == 2
     assert of_mixture(folder).in_order
+
+
+def test_a_tokenizer_of_an_ordered_mixture_has_seen_its_end(pool: Path) -> None:
+    rows = [{"id": f"{i}", "text": ("first " if i < 50 else "secondly ") * 8, "source": "s", "level": i} for i in range(100)]
+    pq.write_table(pa.Table.from_pylist(rows), pool / "levels.parquet")
+    spec = TokenizeSpec(sequence_length=64, vocab_size=300, train_bytes=1200)
+    seen = []
+    for n, arrange in enumerate(({"by": "level"}, "shuffled")):
+        mix = {"mix": {"weights": "proportional", "budget": 100, "arrange": arrange}}
+        made = {"corpus": {"paths": [str(pool / "levels.parquet")], "id": "id", "source": "source"}, "stages": [mix], "emit": {"shard_bytes": 700}}
+        run = curate.run(made, run=pool / f"run{n}", workers=1)
+        shards = Shards(tokenize(run.folder, None, spec, workers=1).folder)
+        words = Tokenizer.from_file(str(shards.folder / "tokenizer" / "tokenizer.json")).get_vocab()
+        seen.append((any("irst" in word for word in words), any("econd" in word for word in words)))
+    assert seen == [(True, True)] * 2
 
 
 def _rows_of(shards: Shards) -> list[set[int]]:
