@@ -106,14 +106,31 @@ def slices(wide: Path, copies: Copies, number: int, scratch: Path, threads: int)
     return np.array([first for _, first in found], np.uint64), np.array([slice for slice, _ in found], np.int64)
 
 
-def _kept(wide: Path, copies: Copies, scratch: Path, threads: int) -> Any:
+def shares(wide: Path, copies: Copies, source: str | None, scratch: Path, threads: int) -> list[tuple[int | None, str | None, int, int, int]]:
+    """What the copies of the kept documents add up to by their outermost group and by source, in that order.
+
+    Rows of (group, source, documents, copies, bytes); the group is None where there is none, and so is the source.
+    """
+    from curate.frame import quote
+
+    named = f"CAST({quote(source)} AS VARCHAR)" if source else "NULL"
+    group = f"unnest({quote(copies.columns[1])})" if len(copies.columns) > 1 else "NULL"
+    with _kept(wide, copies, scratch, threads, f"{named} AS source, {group} AS grp, unnest({quote(copies.columns[0])}) AS place, doc") as con:
+        found: list[tuple[int | None, str | None, int, int, int]] = con.execute(
+            f"SELECT grp, source, count(DISTINCT doc), count(*), CAST(sum({BYTES}) AS BIGINT) FROM kept GROUP BY grp, source ORDER BY grp NULLS FIRST, source NULLS FIRST"
+        ).fetchall()
+    return found
+
+
+def _kept(wide: Path, copies: Copies, scratch: Path, threads: int, columns: str | None = None) -> Any:
+    """A connection with the view `kept`: the kept documents' places and sizes, or some columns and sizes."""
     from curate.docs import KEPT
     from curate.frame import connect, literal, quote
 
     con = connect(scratch, threads, "2GB")
     files = ", ".join(literal(str(file)) for file in sorted(wide.glob("docs-*.parquet")))
     con.execute(
-        f"CREATE VIEW kept AS SELECT {quote(copies.columns[0])} AS places, coalesce({BYTES}, 0) AS {BYTES}, coalesce({WORDS}, 0) AS {WORDS} "
+        f"CREATE VIEW kept AS SELECT {columns or f'{quote(copies.columns[0])} AS places'}, coalesce({BYTES}, 0) AS {BYTES}, coalesce({WORDS}, 0) AS {WORDS} "
         f"FROM read_parquet([{files}], hive_partitioning = false) WHERE {KEPT}"
     )
     return con

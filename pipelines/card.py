@@ -26,7 +26,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 #: Raised when the card, the manifest or the entries say something else of the same run.
-FORM = 4
+FORM = 5
 
 
 def told(run: Run) -> list[Any]:
@@ -118,7 +118,8 @@ def _card(run: Run, wide: Wide, spec: EmitSpec, held: Amount, pool: str) -> str:
     if run.recipe.corpus.source:
         lines += ["", "## Sources", "", "| source | read | kept | kept MB | share of kept documents |", "|---|---:|---:|---:|---:|"]
         lines += [f"| {cell(name)} | {r:,} | {k:,} | {b / 1e6:,.2f} | {k / max(1, kept['documents']):.1%} |" for name, r, k, b in by_source(funnel)]
-    lines += provenance.licences(run, wide) + provenance.cuts(run, wide) + provenance.overlaps(run, wide) + provenance.contamination(run) + provenance.warnings(run)
+    lines += provenance.mixture(run, wide) + provenance.licences(run, wide) + provenance.cuts(run, wide) + provenance.overlaps(run, wide) + provenance.contamination(run)
+    lines += provenance.warnings(run)
     stages = [{_without_folders(s.stage): {"as": s.label, **_settings(s)}} for s in run.recipe.stages]
     lines += provenance.making(run, wide, spec, stages, _versions(), pool)
     lines += _training(run, spec)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from curate import documents, licenses
+from curate import copies, documents, licenses
 from curate.docs import DROP_STAGE, KEPT, Wide
 from curate.pipelines.decontaminate import HOW, Decontaminate
 from curate.plan import stored_columns
@@ -76,6 +76,24 @@ def cuts(run: Run, wide: Wide) -> list[str]:
                 ranges[label] = [min([ends["min"].as_py(), *ranges[label]]), max([ends["max"].as_py(), *ranges[label]])]
     lines = [f"`{label}` chose what it ranked (of a resample with its noise) from {ends[0]:.6g} to {ends[-1]:.6g}." for label, ends in ranges.items() if ends]
     return ["", "## Thresholds", "", *lines, "Those that were set, not found, stand in the recipe below."] if lines else []
+
+
+def mixture(run: Run, wide: Wide) -> list[str]:
+    """What stands how often in the publication, by stage or band and by source, where a stage says how often documents are taken."""
+    said = copies.said_by(copies.arranging(run.nodes))
+    if said is None:
+        return []
+    rows = copies.shares(wide.folder, said, run.recipe.corpus.source, run.scratch, run.workers)
+    wholes: dict[int | None, int] = {}
+    for group, _, _, _, size in rows:
+        wholes[group] = wholes.get(group, 0) + size
+    grouped = len(said.published) > 1
+    head, line = (f"| `{said.published[1]}` ", "|---:") if grouped else ("", "")
+    lines = ["", "## Mixture", "", "A document that is taken more than once is a row each time.", "", f"{head}| source | documents | rows | MB | share of MB |", f"{line}|---|---:|---:|---:|---:|"]
+    for group, name, count, taken, size in rows[:LISTED]:
+        own = f"| {group} " if grouped else ""
+        lines.append(f"{own}| {'(none)' if name is None else cell(name)} | {count:,} | {taken:,} | {size / 1e6:,.2f} | {size / max(1, wholes[group]):.1%} |")
+    return [*lines, f"({len(rows) - LISTED:,} more lines are left out.)"] if len(rows) > LISTED else lines
 
 
 def overlaps(run: Run, wide: Wide) -> list[str]:

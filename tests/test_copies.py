@@ -68,6 +68,11 @@ def test_every_copy_is_published_at_its_place_and_documents_and_rows_are_told_ap
     card = (tmp_path / "run" / "mixture" / "README.md").read_text()
     assert "They are taken 14 times: 14 rows" in card
     assert "by `curate_mix_stage`, in a seeded random order inside each" in card
+    # bytes: web 7, 12, ... 32 are 117, beside code's 8 and 13; then code's 18, 23 and 8 beside law's 7, 7 and 12
+    table = card.partition("## Mixture")[2].partition("\n## ")[0].splitlines()
+    assert [line for line in table if line.startswith("| ")][1:] == [
+        "| 1 | code | 2 | 2 | 0.00 | 15.2% |", "| 1 | web | 6 | 6 | 0.00 | 84.8% |", "| 2 | code | 3 | 3 | 0.00 | 65.3% |", "| 2 | law | 2 | 3 | 0.00 | 34.7% |",
+    ]  # fmt: skip
     found = what_holds(checked(tmp_path / "run"))
     assert found["manifest"].endswith("12 documents in 14 rows")
     assert found["publication"].startswith("14 rows are exactly the selected documents, each as often and where docs say")
