@@ -159,7 +159,7 @@ class Verifying:
         elif item.path.name == "parts.parquet":
             content, without = self._copy_of_parts(), "--repair removes it, and the next run numbers the parts anew"
         elif item.path.parent.name == "fit":
-            content, without = [], "--repair removes it; the next run makes it again, unless its stage's state is frozen and needs it no more"
+            content, without = [], "--repair removes it; the next run makes it again, unless its stage's state is frozen and its part is no longer as it was then"
         elif wrong == "is missing" and item.path == fault.remove:
             content, without = [], "the next run makes it again"
         else:

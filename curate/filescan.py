@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
@@ -20,6 +21,8 @@ Places: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 # One read of a file: large enough that calls cost nothing, small enough that buffers are not seen.
 BLOCK_BYTES = 4 << 20
+# More memory than a process can address: only a damaged length asks for it.
+ADDRESSABLE_BYTES = 1 << 47
 
 
 class Range(NamedTuple):
@@ -63,7 +66,7 @@ def reading(path: str, what: str = "file") -> Iterator[None]:
         yield
     except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
         found = machine_error(error, f"could not read {path}")
-        if found and (isinstance(found, OutOfMemoryError) or system_number(error) in (errno.EMFILE, errno.ENFILE)):
+        if found and ((isinstance(found, OutOfMemoryError) and not _absurd(error)) or system_number(error) in (errno.EMFILE, errno.ENFILE)):
             raise found from error
         if isinstance(error, FileNotFoundError):
             reason = "no such file (a broken link, or removed since it was listed)"
@@ -74,6 +77,12 @@ def reading(path: str, what: str = "file") -> Iterator[None]:
         raise DataError(
             f"expected a readable {what}, got: {reason}; file {path}; {remedy}, or leave it out of `paths`"
         ) from error
+
+
+def _absurd(error: Exception) -> bool:
+    """Whether an allocation failed that no machine can make."""
+    asked = re.search(r"of size (\d+) failed", str(error))
+    return asked is not None and int(asked.group(1)) > ADDRESSABLE_BYTES
 
 
 @contextmanager

@@ -219,7 +219,7 @@ class _PartRun:
 
     def _partial_name(self, alive: np.ndarray) -> str:
         """A partial is named by the part and by which of its rows were still kept: nothing else goes into it."""
-        return f"{self.name}-{hashlib.blake2b(np.packbits(alive).tobytes() + str(len(alive)).encode(), digest_size=8).hexdigest()}"
+        return partial_name(self.name, alive)
 
     def _stored(self, name: str, before: int) -> pa.Array:
         """A column as it stands before the node at a position, for all rows of the part."""
@@ -356,6 +356,11 @@ class _PartRun:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * int(where.sum()), pa.struct([])))
         batch = pa.record_batch(arrays, names=list(names))
         return batch if where.all() else batch.filter(pa.array(where))
+
+
+def partial_name(name: str, alive: np.ndarray) -> str:
+    """What the partial of a part is called, of which the rows `alive` were still kept."""
+    return f"{name}-{hashlib.blake2b(np.packbits(alive).tobytes() + str(len(alive)).encode(), digest_size=8).hexdigest()}"
 
 
 def _reads(node: Node, verb: str) -> list[str]:

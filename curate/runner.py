@@ -22,6 +22,7 @@ from curate import (
     docs,
     documents,
     finishing,
+    fits,
     guards,
     ledger,
     licenses,
@@ -236,7 +237,7 @@ class Run:
             self.warnings, time.perf_counter() - self.started, self.changes, stage_work(self),
         )  # fmt: skip
 
-    def _once(self, there: Callable[[], bool], make: Callable[[], None]) -> None:
+    def once(self, there: Callable[[], bool], make: Callable[[], None]) -> None:
         """Make what all members need once, if it is not there: whoever leads makes it, the others wait."""
         while not there():
             if self.crew is None or self.crew.leads():
@@ -443,7 +444,7 @@ class Run:
         self.computed |= {r.number for r in results if r.documents}
         self.rows = {r.number: r.rows for r in results}
         self.written |= {w.path: w for r in results for w in r.written}
-        self._once(lambda: finishing.ids_checked(self), lambda: finishing.check_ids(self))
+        self.once(lambda: finishing.ids_checked(self), lambda: finishing.check_ids(self))
         return results
 
     def _part_bytes(self) -> dict[int, int]:
@@ -451,33 +452,37 @@ class Run:
 
     def _fit(self, node: Node, pending: list[tuple[str, int]]) -> None:
         """Fit on the parts, merge, close; the state is named by what it was fitted on."""
-        frozen = self._frozen(node)
-        if frozen is not None:
-            node.state = frozen
+        if self._recorded(node) is not None:
             self._run_pass(pending)
-            return
+            pending = []
+            fits.remake(self, node)
+            node.state = self._frozen(node)
+            if node.state is not None:
+                return
         node.partials = self.store / node.key / "fit"
         results = self._run_pass([*pending, ("fit", node.position)])
         fitted = sorted(r.partials[node.position] for r in results)
         self.fitted[node.position] = [node.partials / f"{name}.parquet" for name in fitted]
         state = self.store / node.key / "state" / f"{digest(fitted, self._guides_key(node))}.parquet"
-        self._once(state.exists, lambda: self._merge(node, fitted, state))
+        self.once(state.exists, lambda: self._merge(node, fitted, state))
         self._keep_state(node, state)
 
     def _fit_sample(self, node: Node) -> None:
         """Draw the stage's samples, and let it train on them; the state is named by what it was trained on."""
-        node.state = self._frozen(node)
-        if node.state is not None:
-            return
+        if self._recorded(node) is not None:
+            fits.redraw(self, node)
+            node.state = self._frozen(node)
+            if node.state is not None:
+                return
         node.partials = self.store / node.key / "fit"
         listing = sampling.listing_of(self, node)
-        self._once(listing.exists, lambda: self._draw(node, listing))
+        self.once(listing.exists, lambda: self.draw(node, listing))
         self.fitted[node.position] = [listing]
         state = self.store / node.key / "state" / f"{sampling.state_name(node, read_table(listing), self._guides_key(node))}.parquet"
-        self._once(state.exists, lambda: self._train(node, listing, state))
+        self.once(state.exists, lambda: self._train(node, listing, state))
         self._keep_state(node, state)
 
-    def _draw(self, node: Node, listing: Path) -> None:
+    def draw(self, node: Node, listing: Path) -> None:
         with self.events.phase(f"sample {node.label}"):
             _guarded(node, "samples", lambda: sampling.draw(self, node, listing))
 
@@ -528,18 +533,19 @@ class Run:
         if not node.state.exists():
             write_table(node.state, table, self.scratch)
 
-    def _frozen(self, node: Node) -> Path | None:
-        """The state that an earlier run of this folder froze, where its settings and targets are still the same."""
+    def _recorded(self, node: Node) -> Path | None:
+        """Where the state is, or was, that an earlier run of this folder froze, if its settings and targets are still the same."""
         record = self.folder / "frozen" / f"{node.label}.json"
         if not getattr(node.stage, "frozen", False) or not record.exists():
             return None
         key, name, guides = read_sealed(record, tuple[str, str, str])
-        state = self.store / key / "state" / name
-        same = key == node.key and guides == self._guides_key(node)
-        if same and (state.exists() or self._merge_again(node, state, guides)):
-            self.events.emit(
-                "note", text=f"{node.label}: the frozen state {name[:8]} is used; nothing is fitted"
-            )
+        return self.store / key / "state" / name if key == node.key and guides == self._guides_key(node) else None
+
+    def _frozen(self, node: Node) -> Path | None:
+        """The frozen state, there or made again; None where it has to be fitted anew."""
+        state = self._recorded(node)
+        if state is not None and (state.exists() or self._merge_again(node, state, self._guides_key(node))):
+            self.events.emit("note", text=f"{node.label}: the frozen state {state.name[:8]} is used; nothing is fitted")
             return state
         return None
 
@@ -552,11 +558,11 @@ class Run:
             listings = [self.store / folder / f"{name}.parquet" for name in fitted]
             of = next((f for f in listings if sampling.complete(self, f) and sampling.state_name(node, read_table(f), guides) == state.stem), None)
             if of is not None:
-                self._once(state.exists, lambda: self._train(node, of, state))
+                self.once(state.exists, lambda: self._train(node, of, state))
                 return True
         there = all((self.store / folder / f"{name}.parquet").exists() for name in fitted)
         if there and state.stem == digest(fitted, guides):
-            self._once(state.exists, lambda: self._merge(node, fitted, state))
+            self.once(state.exists, lambda: self._merge(node, fitted, state))
             return True
         note = f"warning: the frozen state {state.stem[:8]} is gone, and so is what it was fitted on; it is fitted anew on what is there now"
         self.say(node, note)
@@ -571,7 +577,7 @@ class Run:
             self.references[node.position] = reference.References(self, node, against)
         node.finished = self.store / node.key / "finish" / inputs
         folder = node.finished
-        self._once(lambda: all((folder / f"{name}.parquet").exists() for name in reversed(self.names)), lambda: self._make_finish(node))
+        self.once(lambda: all((folder / f"{name}.parquet").exists() for name in reversed(self.names)), lambda: self._make_finish(node))
 
     def _make_finish(self, node: Node) -> None:
         if node.position in self.references:

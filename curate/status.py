@@ -46,6 +46,7 @@ class Status(msgspec.Struct, kw_only=True):
     read: int | None = None  # documents of a run that finished
     kept: int | None = None
     warnings: int = 0
+    removed: int = 0  # files and folders that a repair has taken away since
     error: str = ""
     exit_code: int | None = None
 
@@ -119,6 +120,18 @@ def told(folder: Path, lease: Lease, events: Events) -> Iterator[None]:
     teller.end(None)
 
 
+def repaired(folder: Path, removed: int, staging: Path) -> None:
+    """Add to a run's status what a repair has removed: what the run left is not all there until it has run again."""
+    try:
+        status = msgspec.json.decode((folder / NAME).read_bytes(), type=Status)
+    except (OSError, msgspec.MsgspecError):
+        return
+    status.removed += removed
+    with contextlib.suppress(OSError):
+        (staging / NAME).write_bytes(msgspec.json.encode(status))
+        os.replace(staging / NAME, folder / NAME)
+
+
 class Report(msgspec.Struct, kw_only=True):
     """A status, judged by who looks: a run whose process is gone was killed, whatever its file says."""
 
@@ -138,6 +151,7 @@ class Report(msgspec.Struct, kw_only=True):
     read: int | None = None
     kept: int | None = None
     warnings: int = 0
+    removed: int = 0
     error: str = ""
     exit_code: int | None = None
 
@@ -181,7 +195,7 @@ def _report(folder: Path, status: Status, state: State) -> Report:
     report = Report(
         state=state, run=str(folder), recipe=status.recipe, host=status.host, process=status.process, since=status.started, updated=status.updated,
         phase="" if state == "finished" else status.phase, documents=status.documents, bytes=status.bytes, total_bytes=status.total_bytes,
-        read=status.read, kept=status.kept, warnings=status.warnings, error=status.error, exit_code=status.exit_code,
+        read=status.read, kept=status.kept, warnings=status.warnings, removed=status.removed, error=status.error, exit_code=status.exit_code,
     )  # fmt: skip
     if state == "running" and status.phase_seconds > 0 and status.bytes:
         report.bytes_per_second = round(status.bytes / status.phase_seconds, 1)
@@ -198,7 +212,8 @@ def described(report: Report) -> str:
     name = report.recipe or report.run
     if report.state == "finished":
         counts = f": {report.kept:,} of {report.read:,} documents kept" if report.read is not None and report.kept is not None else ""
-        return f"{name}: finished at {stamp(report.updated)}{counts}{_warned(report)}"
+        lost = f"; {report.removed:,} of its files were damaged and removed by a repair: run the same command again, which makes them again" if report.removed else ""
+        return f"{name}: finished at {stamp(report.updated)}{counts}{_warned(report)}{lost}"
     if report.state == "failed":
         return f"{name}: failed{where} at {stamp(report.updated)} with exit code {report.exit_code}: {report.error}"
     if report.state == "interrupted":

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from curate import ledger, sharing
+from curate import ledger, sharing, status
 from curate.checks import AGAIN, REPAIRED, Check, Fault, Report, Verifying
 from curate.engine import LocalEngine, available_cpus
 from curate.errors import ConfigError, DataError, RunHeldError
@@ -33,6 +33,8 @@ def verify(folder: Path | str, *, repair: bool = False, workers: int | None = No
         with sharing.alone(folder, _store(folder)) as lease:
             report = _verified(folder, workers, listener)
             report.removed = _repair(report.faults, lease.staging)
+            if gone := [path for path in report.removed if not path.exists()]:
+                status.repaired(folder, len(gone), lease.staging)
         return report
     _refuse_if_held(folder)
     before = newest(folder)

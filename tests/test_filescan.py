@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from curate.errors import DataError
+from curate.errors import DataError, OutOfMemoryError
 from curate.filescan import BLOCK_BYTES, chosen, hash_file, reading
 
 
@@ -30,6 +31,13 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
         reading("somewhere", "thing"),
     ):
         raise EOFError
+
+
+def test_a_length_that_no_memory_has_is_damage_and_one_that_it_could_have_is_not() -> None:
+    with pytest.raises(DataError, match=r"malloc of size 7531425951847022656 failed; file pool/bad.arrow; it may be truncated or damaged"), reading("pool/bad.arrow"):
+        raise pa.ArrowMemoryError("malloc of size 7531425951847022656 failed")
+    with pytest.raises(OutOfMemoryError, match="memory ran out"), reading("pool/large.arrow"):
+        raise pa.ArrowMemoryError("malloc of size 7531425951 failed")
 
 
 def test_wanted_rows_are_chosen_by_their_numbers() -> None:

@@ -172,6 +172,24 @@ def test_a_frozen_state_stays_and_is_made_again_of_its_own_sample(pool: Path) ->
     assert any("frozen state" in warning and "is gone" in warning for warning in again.warnings)
 
 
+def test_a_frozen_state_and_its_listing_that_are_both_gone_are_made_again_where_the_pool_is_as_it_was(pool: Path) -> None:
+    frozen = recipe(pool, rows=6, state="frozen")
+    run(frozen, pool / "run")
+    before = lasting(pool / "run")
+    found = ledger.read(pool / "run")
+    assert found is not None
+    gone = [found.path(entry) for entry in found.entries if entry.kind in ("state", "fit")]
+    assert len(gone) == 2
+    for path in gone:
+        path.unlink()
+    outcome = run(frozen, pool / "run").outcome
+    assert not [warning for warning in outcome.warnings if "gone" in warning]
+    assert lasting(pool / "run") == before
+    next(path for path in gone if path.parent.name == "fit").unlink()
+    run(frozen, pool / "run")
+    assert lasting(pool / "run") == before
+
+
 def test_a_run_that_is_killed_while_it_trains_ends_with_the_same_bytes(pool: Path) -> None:
     (pool / "trap.py").write_text(
         f"import os, sys\nsys.path.insert(0, {str(TESTS)!r})\nfrom sampled import Sampled as S\nclass Sampled(S):\n"

@@ -12,7 +12,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from run_folders import call, command, end_group, recipe_for, small_rows, write_recipe, write_rows
+from run_folders import (
+    call,
+    command,
+    end_group,
+    recipe_for,
+    small_rows,
+    write_pool,
+    write_recipe,
+    write_rows,
+)
 
 from curate.events import Events
 from curate.lease import held, newest
@@ -170,3 +179,35 @@ def test_what_is_told_is_the_runs_and_not_that_of_who_cleaned_up_behind_it(bench
     for cleaning in (("prune", bench / "run"), ("verify", bench / "run", "--repair")):
         assert call(*cleaning).returncode == 0
         assert asked(bench / "run") == before
+
+
+def test_after_a_pruning_and_a_repair_it_is_told_what_the_run_did_and_what_is_gone(tmp_path: Path) -> None:
+    recipe = write_recipe(write_pool(tmp_path) / "recipe.yaml", recipe_for(tmp_path, stages=[{"length": {"min_bytes": 20}}], target=False))
+    words = ("run", recipe, "--run", tmp_path / "run", "--workers", 1, "-q")
+    assert call(*words).returncode == 0
+    assert call(*words, "--set", "stages.length.min_bytes=300").returncode == 0
+    told = asked(tmp_path / "run")
+    assert (told["state"], told["read"], told["removed"]) == ("finished", 599, 0)
+    assert call("prune", tmp_path / "run").returncode == 0
+    assert not (tmp_path / "run" / "mixtures").is_symlink()
+    assert len(list((tmp_path / "run" / "mixtures").iterdir())) == 1  # the first publication is gone
+    assert asked(tmp_path / "run") == told
+
+    next((tmp_path / "run" / "docs").glob("docs-*.parquet")).write_bytes(b"rotten")
+    next((tmp_path / "run" / "store").glob("*/verdict/*.parquet")).write_bytes(b"rotten")
+    assert call(*words, "--set", "stages.length.min_bytes=300").returncode == 3  # it says so, and so does its status
+    assert asked(tmp_path / "run")["state"] == "failed"
+    assert "is damaged" in asked(tmp_path / "run")["error"]
+    assert call("verify", tmp_path / "run", "--repair").returncode != 70
+    repaired = asked(tmp_path / "run")
+    assert repaired["removed"] == 2  # the verdict, and the folder of docs
+    assert not (tmp_path / "run" / "docs").exists()
+    assert call(*words, "--set", "stages.length.min_bytes=300").returncode == 0
+    after = asked(tmp_path / "run")
+    assert (after["state"], after["read"], after["kept"], after["removed"]) == ("finished", told["read"], told["kept"], 0)
+    next((tmp_path / "run" / "docs").glob("docs-*.parquet")).write_bytes(b"rotten")
+    call("verify", tmp_path / "run", "--repair")
+    assert asked(tmp_path / "run")["state"] == "finished"
+    said = call("status", tmp_path / "run").stdout
+    assert f"{told['kept']:,} of 599 documents kept" in said
+    assert "1 of its files were damaged and removed by a repair: run the same command again" in said
