@@ -427,6 +427,30 @@ def split(
 
 
 @cli.command()
+@click.argument("train", metavar="TRAIN")
+@click.argument("test", metavar="TEST")
+@_options("text")
+@click.option("--test-text", metavar="COL", help="The column of TEST, where it is another.")
+@click.option("--near", type=float, default=0.5, show_default=True, metavar="SHARE", help="Share of an item from which a document is near.")
+@click.option("--embed", "embed", multiple=True, metavar="K=VALUE", help="Compare by meaning too, by this setting of embed (method=ngrams for its default); repeatable.")
+@click.option("--similarity", type=float, default=0.9, show_default=True, metavar="COSINE", help="Cosine from which a document has an item's meaning.")
+@click.option("--examples", type=click.IntRange(0), default=3, show_default=True, metavar="N", help="Shown of each kind.")
+@click.option("--max-share", type=click.FloatRange(0, 1), metavar="SHARE", help="End with 3 where a larger share of TEST is found.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def leakage(train: str, test: str, text: str, test_text: str | None, near: float, embed: tuple[str, ...], similarity: float, examples: int,
+            max_share: float | None, as_json: bool) -> int:  # fmt: skip
+    """Say what of TEST stands in TRAIN (files, folders or quoted globs): exactly, nearly, in part, by meaning."""
+    import msgspec
+
+    from curate import show
+    from curate.pipelines.leakage import leakage as audited
+
+    found = audited([train], [test], text=text, test_text=test_text, near=near, part=min(0.2, near), embed=_settings(embed) if embed else None, similarity=similarity, examples=examples)
+    click.echo(msgspec.json.encode(found).decode() if as_json else show.leakage(found))
+    return 3 if max_share is not None and found.share > max_share else 0
+
+
+@cli.command()
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("run_b", metavar="RUN_B")
 @click.option("--sql", "query", metavar="QUERY", help="Ask the views diff, a_docs and b_docs instead.")

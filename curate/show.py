@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from curate.diff import Diff
     from curate.funnel import Example
     from curate.outcome import Outcome
+    from curate.pipelines.leakage import Leakage
     from curate.pipelines.tokenize import Tokenized
     from curate.prune import Pruned
     from curate.removal import Taken
@@ -506,6 +507,21 @@ def clusters(found: Sequence[Cluster]) -> str:
             lines.append(f"  and {cluster.size - len(cluster.members):,} more")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def leakage(found: Leakage) -> str:
+    """What of a test set stands in a training set, with examples."""
+    what = {
+        "exact": "a document's words are the item's", "near": f"a document holds {found.near_from:.0%} of the item or more", "part": "a 13-gram, or less than that",
+        "meaning": f"a cosine of {found.similarity_from or 0:g} or more", "clean": f"{found.not_checkable:,} of them under 5 words: only equality was looked for",
+    }  # fmt: skip
+    kinds = [kind for kind in what if kind != "meaning" or found.similarity_from is not None]
+    rows = [(kind, f"{getattr(found, kind):,}", f"{getattr(found, kind) / max(1, found.items):.1%}", what[kind]) for kind in kinds]
+    lines = [f"{found.items:,} items held against {found.train_documents:,} documents: {found.share:.1%} found", "", table(("", "items", "share", ""), rows, right=(1, 2))]
+    for example in found.examples:
+        lines += ["", f"{example.kind} {example.share:.2f}: test row {example.test_row}, {example.train_file} row {example.train_row}",
+                  f"  test    {_cell(example.test_text)}", f"  shared  {_cell(example.shared)}"]  # fmt: skip
+    return "\n".join(lines)
 
 
 def examples(found: Sequence[Example]) -> str:
