@@ -38,6 +38,7 @@ def main() -> None:
         big = ["--big-mb", str(given.big_mb)] if given.big_mb else []
         run("run", given.out, "--pool", pool, "--guide", str(targets / "gsm8k_guide.jsonl"), *peer, *big)
         run("verify", given.out, "--pool", pool, "--guide", str(targets / "humaneval_guide.jsonl"))
+        run("decontaminate", given.out, "--pool", pool, "--sets", *(str(targets / f"{name}_test.jsonl") for name in ("gsm8k", "humaneval", "proofnet")))
         run("lm", given.out, "--pool", str(given.data / "sft_pool"), "--documents", "250")
         run("selection", given.out, "--pool", str(given.data / "sft_pool"), "--targets", str(targets))
     subprocess.run([sys.executable, str(HERE / "table.py")], check=True)

@@ -59,6 +59,7 @@ def nights() -> list[str]:
 def kernels() -> list[str]:
     """What was asked of compression and near-duplicates, and what was measured."""
     zipfit, fast, minhash = result("zipfit"), result("zipfit_fast"), result("minhash")
+    held = {**result("decontaminate"), **result("decontaminate")["about"]}
 
     def span(values: list[float]) -> str:
         return f"{min(values):.1f} to {max(values):.1f} x by pool"
@@ -88,6 +89,12 @@ def kernels() -> list[str]:
          f"{min(recall):.2f}; {sum(pool['clusters_that_pairs_at_0.7_do_not_join'] for pool in minhash['judged'].values())}", minhash),
         ("largest process, 1 million documents; with 100,000 copies of one text", "2 GB",
          "; ".join(f"{minhash['million'][name]['largest_process_mb'] / 1e3:.1f} GB" for name in minhash["million"]), minhash),
+        (f"`decontaminate` against brute force on {held['brute_force']['documents']:,} documents: recall of pairs; pairs that are not real", "0.97; 0",
+         f"{held['brute_force']['recall']:.2f}; {held['brute_force']['pairs_that_are_not_real']}", held),
+        ("planted items that are not found: " + ", ".join(held["planted"]), "0",
+         ", ".join(str(kind["planted"] - kind["found"]) for kind in held["planted"].values()) + f" of {held['planted']['verbatim']['planted']:,} each", held),
+        ("its two passes (rarity, then the documents), MB per CPU second each", "-",
+         f"{held['count_mb_per_cpu_second']:.0f}, {held['match_mb_per_cpu_second']:.0f}", held),
     ]  # fmt: skip
     return table(rows)
 

@@ -445,7 +445,7 @@ def leakage(train: str, test: str, text: str, test_text: str | None, near: float
     from curate import show
     from curate.pipelines.leakage import leakage as audited
 
-    found = audited([train], [test], text=text, test_text=test_text, near=near, part=min(0.2, near), embed=_settings(embed) if embed else None, similarity=similarity, examples=examples)
+    found = audited([train], [test], text=text, test_text=test_text, near=near, part=min(0.15, near), embed=_settings(embed) if embed else None, similarity=similarity, examples=examples)
     click.echo(msgspec.json.encode(found).decode() if as_json else show.leakage(found))
     return 3 if max_share is not None and found.share > max_share else 0
 

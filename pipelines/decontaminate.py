@@ -46,7 +46,7 @@ class DecontaminateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     containment_ngram: int = 5
     min_words: int = 5
     min_characters: int = 10
-    flag: float = 0.2
+    flag: float = 0.15
     drop: float | None = 0.5
 
     def __post_init__(self) -> None:

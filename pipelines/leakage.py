@@ -72,7 +72,7 @@ def leakage(
     text: str = "text",
     test_text: str | None = None,
     near: float = 0.5,
-    part: float = 0.2,
+    part: float = 0.15,
     embed: Mapping[str, Any] | None = None,
     similarity: float = 0.9,
     examples: int = 3,
