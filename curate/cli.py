@@ -563,7 +563,7 @@ def clusters(run_folder: str, stage: str | None, top: int, members: int) -> None
 @cli.command()
 @click.argument("run_folder", metavar="RUN")
 @click.option("--by-source", is_flag=True, help="Counts by source too.")
-@click.option("--examples", type=click.IntRange(1), metavar="N", help="Also show N random documents of each reason.")
+@click.option("--examples", type=click.IntRange(1), is_flag=False, flag_value=10, metavar="[N]", help="Also show N random documents of each reason; without N, 10.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the examples.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def funnel(run_folder: str, by_source: bool, examples: int | None, seed: int, form: str) -> None:

@@ -41,6 +41,7 @@ BUILT_IN = (
     "curate.pipelines.fineweb_quality",
     "curate.pipelines.gopher_quality",
     "curate.pipelines.gopher_repetition",
+    "curate.pipelines.instruction_rules",
     "curate.pipelines.language",
     "curate.pipelines.length",
     "curate.pipelines.dedup_exact",

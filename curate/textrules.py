@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate import _native, ngrams
@@ -72,17 +71,17 @@ class Shared:
 
     def of(self, text: pa.Array, need: NDArray[np.bool_], ahead: Sequence[Scan]) -> pa.Array:
         """FOUND for the rows that `need` says; `ahead`: the scans that this stage and those behind it want, its own first."""
-        own = ahead[0]
-        if self._scan is None or self._scan.with_(own) != self._scan:
-            self._scan = own
-            for scan in ahead[1:]:
-                self._scan = self._scan.with_(scan) or self._scan
+        union = ahead[0]
+        for scan in ahead[1:]:
+            union = union.with_(scan) or union
+        if self._scan is None or self._scan.with_(union) != self._scan:
+            self._scan = union
             self._known[:] = False
         new = need & ~self._known
         if new.any():
             texts = text if new.all() else text.filter(pa.array(new))
             short_chars = 30 if self._scan.short_chars is None else self._scan.short_chars
-            self._counts[:, new] = list(count(texts, self._scan.wanted, short_chars).values())
+            self._counts[:, new] = list(count(texts, union.wanted, short_chars).values())
             self._known |= new
         rows = self._counts[:, need]  # a copy: what a stage makes of it may share its memory, and rows are scanned again
         return pa.StructArray.from_arrays([pa.array(row) for row in rows], names=list(COLUMNS))
@@ -107,11 +106,17 @@ class Rule(NamedTuple):
 
 
 def verdict(batch: pa.RecordBatch, rules: Sequence[Rule]) -> tuple[pa.Array, pa.Array]:
-    """keep bool[n], reason string[n]: the first rule that a row breaks. Bounds are inclusive; columns by place."""
-    reason = pa.nulls(batch.num_rows, pa.string())
-    for column, rule in zip(batch.columns, rules, strict=True):
-        for bound, broken_by in ((rule.least, pc.less), (rule.most, pc.greater)):
-            if bound is not None:
-                broken = pc.fill_null(broken_by(column, bound), False)
-                reason = pc.if_else(pc.and_(broken, pc.is_null(reason)), rule.reason, reason)
-    return pc.is_null(reason), reason
+    """keep bool[n], reason string[n]: the first rule that a row breaks. Bounds are inclusive; columns, of numbers or bool, by place."""
+    broken = np.full(batch.num_rows, -1, np.int64)
+    for number, (column, rule) in enumerate(zip(batch.columns, rules, strict=True)):
+        if rule.least is None and rule.most is None:
+            continue
+        values = (column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column).to_numpy(zero_copy_only=False)  # null is NaN
+        beyond = np.zeros(len(values), bool)
+        if rule.least is not None:
+            beyond |= values < rule.least
+        if rule.most is not None:
+            beyond |= values > rule.most
+        broken[(broken < 0) & beyond] = number
+    kept = broken < 0
+    return pa.array(kept), pa.array([rule.reason for rule in rules], pa.string()).take(pa.array(broken, mask=kept))

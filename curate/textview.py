@@ -490,3 +490,8 @@ def _join(content: pa.Array, row_of: Rows, keep: Mask, rows: int) -> pa.Array:
     np.cumsum(counts, out=offsets[1:])
     lists = pa.ListArray.from_arrays(pa.array(offsets), content.filter(pa.array(keep)))
     return pc.binary_join(lists, "\n")
+
+
+def column_text(column: pa.Array) -> pa.Array:
+    """A column of the pool as a stage compares it in the text's stead: large_string, null as the empty text; others as they print."""
+    return pc.fill_null(column.cast(pa.large_string()), "")

@@ -113,5 +113,4 @@ class CodeRules:
         return [f"{self._label}_{rule.column}" for rule in self._rules()]
 
     def judge(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
-        columns = [c.cast(pa.int8()) if pa.types.is_boolean(c.type) else c for c in batch.columns]
-        return textrules.verdict(pa.record_batch(columns, names=[str(i) for i in range(len(columns))]), self._rules())
+        return textrules.verdict(batch, self._rules())

@@ -9,14 +9,16 @@ import msgspec
 import pyarrow as pa
 
 from curate import documents
+from curate.errors import ConfigError
 from curate.frame import Frame, quote
 from curate.pipelines import against, keep_rule
 from curate.registry import register
 from curate.stage import IDENTITY, KEEP, REASON, TEXT, TEXT_HASH, Context
+from curate.textview import column_text
 
 
 class DedupExactParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`normalize` is done before texts are compared; the rest is the rule of which copy stays (keep_rule.py)."""
+    """`normalize` is done before texts, or a column, are compared; the rest is the rule of which copy stays (keep_rule.py)."""
 
     normalize: list[Literal["nfc", "case", "space"]] = []
     keep: keep_rule.Keep = "least"
@@ -24,14 +26,17 @@ class DedupExactParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     by: str | None = None
     order: Literal["asc", "desc"] = "desc"
     against: list[str] = []
+    column: str | None = None
 
     def __post_init__(self) -> None:
         keep_rule.check(self)
+        if self.column is not None and self.against:
+            raise ConfigError("against compares texts: what was published has no column of this pool; leave column out, or against")
 
 
 @register("dedup_exact")
 class DedupExact:
-    """Groups by the 128-bit xxh3 of the text, optionally normalised (NFC, lower case, white space collapsed)."""
+    """Groups by the 128-bit xxh3 of the text, or of a column, optionally normalised (NFC, lower case, white space collapsed)."""
 
     version = 1
     Params = DedupExactParams
@@ -43,19 +48,20 @@ class DedupExact:
         self.params = params
         self._columns = context.columns
         self._hash = f"{context.label}_hash"
+        self._hashes = bool(params.normalize) or params.column is not None  # otherwise the program's hash of the text is enough
         self._dropped: int | None = None  # for what was published before
 
     def verbs(self) -> tuple[str, ...]:
-        return ("apply", "finish") if self.params.normalize else ("finish",)
+        return ("apply", "finish") if self._hashes else ("finish",)
 
     def reads(self) -> list[str]:
-        return [TEXT]
+        return [self.params.column or TEXT]
 
     def fields(self) -> pa.Schema:
         return pa.schema([("hash", pa.binary(16))])
 
     def apply(self, state: None, batch: pa.RecordBatch) -> pa.RecordBatch:
-        texts = [self._normal(text) for text in batch.column(0).to_pylist()]
+        texts = [self._normal(text) for text in column_text(batch.column(0)).to_pylist()]
         return pa.record_batch([documents.text_hashes(pa.array(texts, pa.large_string()))], names=["hash"])
 
     def _normal(self, text: str) -> str:
@@ -67,7 +73,7 @@ class DedupExact:
         return " ".join(text.split()) if "space" in steps else text
 
     def finish_reads(self) -> list[str]:
-        return [self._hash if self.params.normalize else TEXT_HASH, *keep_rule.reads(self.params)]
+        return [self._hash if self._hashes else TEXT_HASH, *keep_rule.reads(self.params)]
 
     def finish_fields(self) -> pa.Schema:
         fields = pa.schema([(KEEP, pa.bool_()), (REASON, pa.string()), ("of", pa.string()), ("copies", pa.int64())])
@@ -78,13 +84,13 @@ class DedupExact:
         return self.fields()
 
     def reference(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self.params.normalize:
+        if self._hashes:
             return self.apply(None, batch)
         return pa.record_batch([documents.text_hashes(batch.column(0))], names=["hash"])
 
     def finish(self, frame: Frame) -> pa.RecordBatchReader:
         """Keep one document of every group of equal texts; the rows of every document, in order of doc."""
-        value = quote(self._hash if self.params.normalize else TEXT_HASH)
+        value = quote(self._hash if self._hashes else TEXT_HASH)
         frame.con.execute(f"CREATE TABLE repeated AS SELECT {value} AS h, count(*) AS copies FROM pool GROUP BY 1 HAVING count(*) > 1")
         frame.con.execute(
             f"CREATE TABLE copies AS SELECT pool.*, {value} AS h, repeated.copies AS copies FROM pool JOIN repeated ON {value} = repeated.h"

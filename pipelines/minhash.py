@@ -24,6 +24,7 @@ from curate.pipelines import against, keep_rule
 from curate.pipelines.near_pairs import Joined, join_near
 from curate.registry import register
 from curate.stage import IDENTITY, KEEP, KEY, REASON, TEXT, Context
+from curate.textview import column_text
 
 Int64 = npt.NDArray[np.int64]
 
@@ -56,10 +57,13 @@ class MinhashParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     by: str | None = None
     order: Literal["asc", "desc"] = "desc"
     against: list[str] = []
+    column: str | None = None
 
     def __post_init__(self) -> None:
         keep_rule.check(self)
         spec_of(self)
+        if self.column is not None and self.against:
+            raise ConfigError("against compares texts: what was published has no column of this pool; leave column out, or against")
         if (self.bands is None) != (self.rows is None):
             raise ConfigError("bands and rows go together: give both, or neither")
         if self.bands is not None and self.bands_rule != "recall":
@@ -109,7 +113,7 @@ class Minhash:
     # -- apply ----------------------------------------------------------------------------------------------------
 
     def reads(self) -> list[str]:
-        return [TEXT]
+        return [self.params.column or TEXT]
 
     def fields(self) -> pa.Schema:
         """uint32[num_perm], little-endian; a sum that texts of equal shingles share; shingles, repeats counted."""
@@ -117,10 +121,11 @@ class Minhash:
         return pa.schema([*own, *(_CHARS if self.by_chars else ())])
 
     def apply(self, state: None, batch: pa.RecordBatch) -> pa.RecordBatch:
-        signed = minhash.signatures(batch.column(0), self.spec)
+        text = column_text(batch.column(0)) if self.params.column else batch.column(0)
+        signed = minhash.signatures(text, self.spec)
         values = pa.py_buffer(np.ascontiguousarray(signed.values, "<u4"))
         column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * self.spec.num_perm), len(signed.shingles), [None, values])
-        chars = self._signed_by_chars(batch.column(0)) if self.by_chars else []
+        chars = self._signed_by_chars(text) if self.by_chars else []
         return pa.record_batch([column, pa.array(signed.sums), pa.array(signed.shingles), *chars], schema=self.fields())
 
     def _signed_by_chars(self, text: pa.Array) -> list[pa.Array]:
@@ -179,14 +184,14 @@ class Minhash:
         return [f"band{i}" for i in range(self.bands)]
 
     def gather_reads(self) -> list[str]:
-        return [TEXT]
+        return [self.params.column or TEXT]
 
     def gather_fields(self) -> pa.Schema:
         return pa.schema([(name, _SET) for name in (("words", "chars") if self.by_chars else ("words",))])
 
     def gather(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Each text's different shingles, sorted: what a pair's true Jaccard index is computed from."""
-        text = batch.column(0)
+        text = column_text(batch.column(0)) if self.params.column else batch.column(0)
         sets = [_sets(text, self.spec)]
         if self.by_chars:
             rows = np.flatnonzero(minhash.unspaced(text) >= minhash.without_words(self.params.threshold))

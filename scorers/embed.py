@@ -23,6 +23,7 @@ from curate.errors import ConfigError
 from curate.registry import register
 from curate.stage import REASON, TEXT, Context
 from curate.textcache import TextCache
+from curate.textview import column_text
 from curate.vectors import unit
 
 VECTOR = "vector"
@@ -73,6 +74,12 @@ class EmbedParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(f"expected max_tokens of 1 or more, got {self.max_tokens}")
         if self.method == "static" and (self.pooling not in (None, "mean") or self.device != "cpu" or self.precision != "fp32"):
             raise ConfigError("method: static is the mean of tokens' vectors, on the processor; leave pooling, device and precision out")
+
+
+class EmbedStageParams(EmbedParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`column`: a column of the pool whose vectors are made, instead of the text."""
+
+    column: str | None = None
 
 
 class TextVectors:
@@ -156,11 +163,11 @@ class Embed:
     """Adds `embed_vector`, which only stages behind it see, and `embed_reason` where there is none."""
 
     version = 1
-    Params = EmbedParams
+    Params = EmbedStageParams
     unlisted = (VECTOR,)
     keyless_params = ("model", "cache", "cache_bytes", "device")
 
-    def __init__(self, params: EmbedParams, context: Context) -> None:
+    def __init__(self, params: EmbedStageParams, context: Context) -> None:
         self.params = params
         self.embedder = TextVectors(params, context.base)
 
@@ -169,7 +176,7 @@ class Embed:
         return self.embedder.key()
 
     def reads(self) -> list[str]:
-        return [TEXT]
+        return [self.params.column or TEXT]
 
     def fields(self) -> pa.Schema:
         """The vector's coordinates, little-endian, one behind the other in the list."""
@@ -177,7 +184,7 @@ class Embed:
         return pa.schema([(VECTOR, pa.list_(kind, self.embedder.dim)), (REASON, pa.string())])
 
     def apply(self, state: None, batch: pa.RecordBatch) -> pa.RecordBatch:
-        found, known = self.embedder.vectors(batch.column(TEXT))
+        found, known = self.embedder.vectors(column_text(batch.column(0)) if self.params.column else batch.column(0))
         flat = pa.array(found.astype(self.params.dtype).ravel())
         column = pa.FixedSizeListArray.from_arrays(flat, self.embedder.dim)
         is_known = pa.array(known)

@@ -78,5 +78,10 @@ def test_the_command_shows_both(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "select: below the cut\n  " in done.stdout
     assert "\nkept\n  " in done.stdout
+    ten = call("funnel", folder / "run", "--examples", "--seed", 0).stdout
+    assert ten == call("funnel", "--examples", 10, folder / "run").stdout
+    for line, number in ((f"{stage}: {reason}" if reason else stage, number) for (stage, reason), number in counts(folder / "run").items()):
+        shown = ten.split(f"\n{line}\n")[1].split("\n\n")[0]
+        assert len([one for one in shown.splitlines() if one.startswith("  ")]) == min(10, number)
     refused = call("funnel", folder / "run", "--examples", 2, "--format", "json")
     assert refused.returncode == 2

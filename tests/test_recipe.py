@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import SMALL, call, recipe_for, run, small_rows, write_rows
+from run_folders import SMALL, call, counts, docs, published_rows, recipe_for, run, small_rows, write_rows
 
 import curate
 from curate import recipe as recipes
+from curate.docs import DROP_REASON
 from curate.errors import ConfigError
 
 ISSUE = """
@@ -307,3 +309,55 @@ def test_a_folder_of_a_shipped_recipes_name_does_not_hide_it(tmp_path: Path, mon
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
     assert recipes.find("demo").name == "demo.yaml"
+
+
+#: Words enough for texts that are English to a model and near to no other.
+WORDS = ["the", "and", "of", "to", "in", "that", "with", "have", "was", "for", "on", "are", "as", "his", "they", "at", "be", "this", "from", "had", "not", "but", "what", "all", "were", "when", "we", "there", "can", "an", "your", "which", "their", "said", "if", "do", "will", "each", "about", "how", "up", "out", "them", "then", "she", "many", "some", "so", "these", "would", "other", "into", "has", "more", "her", "two", "like", "him", "see", "time", "could", "no", "make", "than", "first", "been", "its", "who", "now", "people", "my", "made", "over", "did", "down", "only", "way", "find", "use", "may", "water", "long", "little", "very", "after", "words", "called", "just", "where", "most", "know"]
+
+
+def prose(seed: int, sentences: int = 12) -> str:
+    """Lines of one English-looking sentence each, every one another."""
+    draw = random.Random(seed)
+    return "\n".join(" ".join(draw.choices(WORDS, k=11)).capitalize() + "." for _ in range(sentences))
+
+
+def told(name: str, rows: list[dict[str, Any]], folder: Path, *overrides: str) -> tuple[dict[str, str | None], dict[str, Any]]:
+    """The reason of each document of a shipped recipe's run, by id, and the rows that were published."""
+    write_rows(folder / "pool" / "0.parquet", rows)
+    run(recipes.load(recipes.find(name), [f"corpus.paths=[{folder / 'pool'}]", *overrides]), folder / "run")
+    assert sum(counts(folder / "run").values()) == len(rows)
+    return {row["id"]: row[DROP_REASON] for row in docs(folder / "run").to_pylist()}, {row["id"]: row for row in published_rows(folder / "run")}
+
+
+def test_the_shipped_recipe_for_web_text_drops_what_it_is_for(tmp_path: Path) -> None:
+    texts = {
+        "good": prose(1), "mail": prose(2) + "\nThen write to jane.doe@mail-host.org for more of it.", "copy": prose(3), "copy2": prose(3).upper().lower().replace(" ", "  "),
+        "near": prose(4, 30), "near2": prose(4, 30) + "\nThe end.", "short": "Not much to say here.", "lorem": prose(5) + "\nLorem ipsum dolor sit amet and so on.",
+        "code": prose(6) + "\nif (x) { return; }", "again": prose(7, 3) + ("\n" + prose(8, 1)) * 20, "menu": prose(9) + "\nHOME\nABOUT US\nCONTACT US NOW\nLOG IN HERE",
+        "german": "\n".join(["Der Hund und die Katze sind heute mit dem Zug nach Hause gefahren, weil es geregnet hat."] + [f"Das ist der {n}. Satz, und er steht in have with einem anderen Buch aus der Stadt." for n in range(9)]),
+    }  # fmt: skip
+    reasons, left = told("web", [{"id": name, "text": text, "source": "s"} for name, text in texts.items()], tmp_path)
+    assert {name: reason for name, reason in reasons.items() if name not in ("copy", "copy2", "near", "near2", "german")} == {
+        "good": None, "mail": None, "short": "most frequent 2-gram", "lorem": "lorem ipsum", "code": "curly bracket", "again": "duplicate lines", "menu": "too many words in cut lines",
+    }  # fmt: skip
+    assert {reasons["copy"], reasons["copy2"]} == {None, "copy of another document"}
+    assert {reasons["near"], reasons["near2"]} == {None, "near-duplicate of another document"}
+    assert reasons["german"] is not None
+    assert set(left) == {name for name, reason in reasons.items() if reason is None}
+    assert left["mail"]["text"] == texts["mail"].replace("jane.doe@mail-host.org", "<EMAIL>")
+
+
+def test_the_shipped_recipe_for_instruction_data_tells_prompts_and_responses_apart(tmp_path: Path) -> None:
+    pairs = {
+        "good": (prose(1, 3), prose(2, 3)), "empty": (prose(3, 3), " "), "refusal": (prose(4, 3), "I'm sorry, but I can't help with that, and that is all of it."), "long": ("Why is it so?", prose(5, 60)),
+        "prompt": (prose(6, 3), prose(7, 3)), "prompt2": (prose(6, 3).upper(), prose(8, 3)), "response": (prose(9, 3), prose(10, 3)), "response2": (prose(11, 3), prose(10, 3) + " "),
+        "near": (prose(12, 12), prose(13, 3)), "near2": (prose(12, 12) + " Now.", prose(14, 3)), "answer": (prose(15, 3), prose(16, 12)), "answer2": (prose(17, 3), prose(16, 12) + " Now."),
+    }  # fmt: skip
+    rows = [{"id": name, "prompt": prompt, "response": response, "source": "s"} for name, (prompt, response) in pairs.items()]
+    reasons, left = told("sft", rows, tmp_path)
+    assert (reasons["good"], reasons["empty"], reasons["refusal"], reasons["long"]) == (None, "response too short", "refusal", "response too long for its prompt")
+    for one, other, why in (("prompt", "prompt2", "copy of another document"), ("response", "response2", "copy of another document"), ("near", "near2", "near-duplicate of another document"), ("answer", "answer2", "near-duplicate of another document")):
+        assert {reasons[one], reasons[other]} == {None, why}
+    labels = {(stage, reason) for stage, reason in counts(tmp_path / "run")}
+    assert {("same_prompt", "copy of another document"), ("same_response", "copy of another document"), ("near_prompt", "near-duplicate of another document"), ("near_response", "near-duplicate of another document")} <= labels
+    assert (left["good"]["prompt"], left["good"]["response"]) == pairs["good"]

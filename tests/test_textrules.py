@@ -102,6 +102,14 @@ def test_another_column_is_refused() -> None:
         textrules.count(pa.array([1, 2]), ALL)
 
 
+def test_the_first_rule_that_is_broken_is_the_reason() -> None:
+    batch = pa.record_batch([pa.array([1, 5, 9, None]), pa.array([True, False, False, None]), pa.array([1, 5, 9, None])], names=["x", "y", "z"])
+    rules = [textrules.Rule("x", "small", least=2), textrules.Rule("y", "not so", least=1), textrules.Rule("z", "large", most=8)]
+    assert textrules.verdict(batch, rules)[1].to_pylist() == ["small", "not so", "not so", None]
+    assert textrules.verdict(batch, [rules[0], textrules.Rule("y", "off"), rules[2]])[1].to_pylist() == ["small", None, "large", None]
+    assert textrules.verdict(batch.slice(0, 0), rules)[0].to_pylist() == []
+
+
 def test_a_null_measure_breaks_no_rule_and_bounds_are_inclusive() -> None:
     batch = pa.record_batch([pa.array([0.1, 0.2, None, 0.3])], names=["x"])
     keep, reason = textrules.verdict(batch, [textrules.Rule("x", "odd", least=0.2, most=0.2)])
@@ -142,6 +150,6 @@ def test_neighbours_scan_each_text_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert calls == [(["a", "b"], ALL)]
     shared.forget(np.array([True, False, False]))
     shared.of(pa.array(["x", "b", "c"]), every, scans[2:])
-    assert calls[1:] == [(["x", "c"], ALL)]
+    assert calls[1:] == [(["x", "c"], textrules.LINES)]  # for those ahead, no more
     shared.of(text, every, scans[3:])
     assert calls[2:] == [(["a", "b", "c"], textrules.LINES)]

@@ -165,3 +165,14 @@ def test_composed_and_decomposed_texts_that_differ_only_so_are_one(tmp_path: Pat
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, msgspec.ValidationError), match=message):
         msgspec.convert(settings, DedupExactParams)
+
+
+def test_a_column_is_compared_in_the_texts_stead() -> None:
+    stage = DedupExact(DedupExactParams(column="prompt"), Context("d"))
+    assert (stage.verbs(), stage.reads()) == (("apply", "finish"), ["prompt"])
+    found = stage.apply(None, pa.record_batch([pa.array(["a", None, "", 3 * "x"])], names=["prompt"])).column("hash")
+    assert found.to_pylist() == documents.text_hashes(pa.array(["a", "", "", "xxx"])).to_pylist()
+    numbers = stage.apply(None, pa.record_batch([pa.array([7, None])], names=["prompt"])).column("hash")
+    assert numbers.to_pylist() == documents.text_hashes(pa.array(["7", ""])).to_pylist()
+    with pytest.raises(ConfigError, match="leave column out, or against"):
+        DedupExactParams(column="prompt", against=["runs/before"])

@@ -14,12 +14,12 @@ import curate
 from curate import embedding
 from curate.catalog import OpenRun
 from curate.errors import ConfigError
-from curate.scorers.embed import Embed, EmbedParams
+from curate.scorers.embed import Embed, EmbedStageParams
 from curate.stage import TEXT, Context
 
 
 def applied(texts: list[str], **settings: Any) -> pa.RecordBatch:
-    return Embed(EmbedParams(**settings), Context("embed")).apply(None, pa.record_batch([pa.array(texts)], names=[TEXT]))
+    return Embed(EmbedStageParams(**settings), Context("embed")).apply(None, pa.record_batch([pa.array(texts)], names=[TEXT]))
 
 
 def test_vectors_are_those_of_the_library_in_either_precision() -> None:
@@ -57,4 +57,12 @@ def test_a_run_keeps_vectors_out_of_the_wide_table_and_computes_them_once(tmp_pa
 @pytest.mark.parametrize("settings", [{"dim": 7}, {"dim": 5000}, {"ngram": 0}, {"ngram": 65}])
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"expected {next(iter(settings))} from"):
-        EmbedParams(**settings)
+        EmbedStageParams(**settings)
+
+
+def test_a_column_instead_of_the_text() -> None:
+    stage = Embed(Embed.Params(column="prompt", dim=16), Context("e"))
+    assert stage.reads() == ["prompt"]
+    found = stage.apply(None, pa.record_batch([pa.array(["some words", None])], names=["prompt"]))
+    assert found.column("vector").to_pylist() == applied(["some words", ""], dim=16).column("vector").to_pylist()
+    assert found.column("reason").to_pylist() == [None, applied([""], dim=16).column("reason")[0].as_py()]
