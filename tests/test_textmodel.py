@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrai
 import curate
 from curate import textmodel
 from curate.errors import ConfigError
-from curate.scorers.embed import Embed, EmbedParams
+from curate.scorers.embed import Embed
 from curate.stage import TEXT, Context
 
 WORDS = ["[UNK]", "[PAD]", "the", "red", "sea", "ship", "bread"]
@@ -107,22 +107,22 @@ def test_the_pooling_that_a_folder_says_is_taken_and_one_that_is_not_built_is_re
     folder = transformer(tmp_path, "bert")
     context = Context("embed", base=str(tmp_path.parent))
     with pytest.raises(ConfigError, match="say mean, weighted_mean, cls or last"):
-        Embed(EmbedParams(method="transformer", model=str(folder)), context)
+        Embed(Embed.Params(method="transformer", model=str(folder)), context)
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
-    assert Embed(EmbedParams(method="transformer", model=str(folder)), context).embedder.pooling == "cls"
+    assert Embed(Embed.Params(method="transformer", model=str(folder)), context).embedder.pooling == "cls"
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
     with pytest.raises(ConfigError, match="expected one of mean, weighted_mean, cls, last"):
-        Embed(EmbedParams(method="transformer", model=str(folder)), context)
+        Embed(Embed.Params(method="transformer", model=str(folder)), context)
 
 
 def test_the_key_is_the_models_content_and_not_its_place(tmp_path: Path) -> None:
-    keys = [Embed(EmbedParams(method="static", model=str(static(tmp_path / n))), Context("embed")).extra_key() for n in ("a", "b")]
+    keys = [Embed(Embed.Params(method="static", model=str(static(tmp_path / n))), Context("embed")).extra_key() for n in ("a", "b")]
     assert keys[0] == keys[1]
     (tmp_path / "a" / "pytorch_model.bin").write_bytes(b"weights of older models")
-    assert Embed(EmbedParams(method="static", model=str(tmp_path / "a")), Context("embed")).extra_key() != keys[0]
+    assert Embed(Embed.Params(method="static", model=str(tmp_path / "a")), Context("embed")).extra_key() != keys[0]
     static(tmp_path / "b", embeddings=np.ones((7, 2), np.float32))
-    assert Embed(EmbedParams(method="static", model=str(tmp_path / "b")), Context("embed")).extra_key() != keys[0]
+    assert Embed(Embed.Params(method="static", model=str(tmp_path / "b")), Context("embed")).extra_key() != keys[0]
 
 
 def test_a_run_embeds_with_a_model_and_a_cache_serves_another_run(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_one_text_twice_in_a_batch_is_computed_once(tmp_path: Path, monkeypatch:
     seen: list[int] = []
     vectors = textmodel.Static.vectors
     monkeypatch.setattr(textmodel.Static, "vectors", lambda self, texts: seen.append(len(texts)) or vectors(self, texts))
-    stage = Embed(EmbedParams(method="static", model=str(static(tmp_path)), prefix="sea "), Context("embed"))
+    stage = Embed(Embed.Params(method="static", model=str(static(tmp_path)), prefix="sea "), Context("embed"))
     out = stage.apply(None, pa.record_batch([pa.array(["red", "ship", "red", " "])], names=[TEXT]))
     assert seen == [2]
     assert out["reason"].to_pylist() == [None, None, None, "no word"]
@@ -164,7 +164,7 @@ def test_one_text_twice_in_a_batch_is_computed_once(tmp_path: Path, monkeypatch:
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
-        Embed(EmbedParams(**settings), Context("embed", base=str(tmp_path)))
+        Embed(Embed.Params(**settings), Context("embed", base=str(tmp_path)))
 
 
 def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
