@@ -32,11 +32,13 @@ def main() -> None:
     run("ngrams", given.out, "--pool", pool, *peer)
     run("ngramlm", given.out)
     run("langid", given.out, "--pool", pool)
+    run("rules", given.out, "--pool", pool)
     run("nightly", given.out)
     if given.data:
         targets = given.data / "targets"
         big = ["--big-mb", str(given.big_mb)] if given.big_mb else []
         run("run", given.out, "--pool", pool, "--guide", str(targets / "gsm8k_guide.jsonl"), *peer, *big)
+        run("web", given.out, "--pool", pool)
         run("verify", given.out, "--pool", pool, "--guide", str(targets / "humaneval_guide.jsonl"))
         run("decontaminate", given.out, "--pool", pool, "--sets", *(str(targets / f"{name}_test.jsonl") for name in ("gsm8k", "humaneval", "proofnet")))
         run("lm", given.out, "--pool", str(given.data / "sft_pool"), "--documents", "250")
