@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -277,3 +279,13 @@ def test_the_offered_load_table_reads_several_small_files(tmp_path: Path) -> Non
     table = load_table(["a.jsonl", "b.jsonl"], base=tmp_path)
     assert table.schema.names == ["id", "source", "score", "text", TEXT]
     assert texts(table) == [row["text"] for row in ROWS[:2]] * 2
+
+
+def test_a_parquet_file_without_columns_is_a_file_without_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.table({}), tmp_path / "none.parquet")
+    pq.write_table(pa.table({"a": [1, 2, 3]}).select([]), tmp_path / "three.parquet")
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty.parquet")
+    for file in sorted(tmp_path.iterdir()):  # in a process of its own: such a file once ended Python
+        program = f"from curate.readers import scan_parquet, damaged_groups as d; print(sum(p.rows for p in scan_parquet({str(file)!r}, 1000)[1]), d({str(file)!r}))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "0 {}\n"), done.stderr
