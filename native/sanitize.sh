@@ -17,4 +17,4 @@ exec env \
     LD_PRELOAD="$("${CC:-cc}" -print-file-name=libasan.so)" \
     ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc ARROW_DEFAULT_MEMORY_POOL=system \
     PYTHONPATH=build/sanitize/lib \
-    "$python" -P -m pytest -p no:cacheprovider tests/native tests/test_ngrams.py tests/test_randomness.py tests/test_minhash.py tests/test_ngramlm.py tests/test_deflate.py tests/test_zipfit_profile.py
+    "$python" -P -m pytest -p no:cacheprovider tests/native tests/test_ngrams.py tests/test_randomness.py tests/test_minhash.py tests/test_ngramlm.py tests/test_deflate.py tests/test_zipfit_profile.py tests/test_contamination.py tests/test_textrules.py tests/test_linerules.py tests/test_langid.py
