@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
-from curate import takedown
+from curate import models, takedown
 from curate.chosen import PublishedTask, apart
 from curate.copies import Copies
 from curate.corpus import CorpusSpec, Layout, Part, SourceFile, open_corpus
@@ -104,6 +104,7 @@ class Verifying:
         self._funnel()
         self._publication()
         self._tokens()
+        self._models()
         self._takedowns()
 
     # -- telling ---------------------------------------------------------------------------------------------------
@@ -422,6 +423,20 @@ class Verifying:
                 self.report.bytes += sum(item.bytes for s in found.shards for item in (s.tokens, s.mask, s.segments))
         told = f"{len(made):,} folders of token shards have their sizes and hashes; {current:,} of the current mixture"
         self._say("tokens", told, faults)
+
+    def _models(self) -> None:
+        """Every trained model has the files that its manifest says; `model` points at one."""
+        made = sorted(file.parent for file in (self.folder / "models").glob("*/model/manifest.json"))
+        link, faults = self.folder / "model", []
+        if link.is_symlink() and not link.exists():
+            faults.append(Fault("models", f"{link} points at {link.readlink()}, which is not there", "curate train makes it again"))
+        if not made and not faults:
+            return
+        with self.events.phase("models"):
+            for path in made:
+                if wrong := models.damage(path):
+                    faults.append(Fault("models", wrong, f"--repair removes {path}; curate train makes it again of its last checkpoint", path))
+        self._say("models", f"{len(made):,} trained models have the files that their manifests say", faults)
 
     def _takedowns(self) -> None:
         """What was taken down stands in no publication, and in docs by its id alone."""

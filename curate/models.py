@@ -308,3 +308,21 @@ def save_model(model: Any, folder: Path, *, tokenizer: Path | None, manifest: di
         making.rename(folder)
         sync(folder.parent)
     return folder
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that `save_model` wrote; None where every file has the SHA-256 of the manifest."""
+    try:
+        files = msgspec.json.decode((folder / "manifest.json").read_bytes())["files"]
+        wanted = {str(name): str(value) for name, value in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        return f"{folder / 'manifest.json'} cannot be read ({error})"
+    for name, value in wanted.items():
+        try:
+            with open(folder / name, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return f"{folder / name} is missing"
+        if found != value:
+            return f"{folder / name} does not have the hash of its manifest"
+    return None

@@ -162,6 +162,29 @@ def test_the_shards_of_a_run_are_reached_by_a_takedown_and_the_model_that_learne
     assert verify(run, workers=1).holds
 
 
+def test_a_damaged_model_is_found_and_made_again_of_its_last_checkpoint(pool: Path) -> None:
+    run = a_run(pool)
+    tokenize(run, None, SPEC, workers=1)
+    words = ["config={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 48}", "steps=1", "precision=fp32", f"batch_tokens={SPEC.sequence_length}"]
+    trained = train(run, overrides=words)
+    report = verify(run, workers=1)
+    assert report.holds
+    assert next(c.what for c in report.checks if c.name == "models") == "1 trained models have the files that their manifests say"
+    before = files(trained.model)
+    weights = trained.model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    (fault,) = verify(run, workers=1).faults
+    assert str(weights) in fault.what
+    assert verify(run, repair=True, workers=1).removed == [trained.model]
+    (fault,) = verify(run, workers=1).faults
+    assert "which is not there" in fault.what
+    train(run, overrides=words)
+    assert verify(run, workers=1).holds
+    assert files(trained.model) == before
+
+
 def test_damaged_shards_are_found_and_repaired_by_removal(pool: Path) -> None:
     run = a_run(pool)
     made = tokenize(run, None, SPEC, workers=1)
