@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 
 # Whoever runs the tests under nohup, or behind an `&`, ignores these, and so would every command that they start.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+# Commands that tests start compile the program once, not each time, also where containers switch that off.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: Test files that need torch, transformers, peft and safetensors, the extra [train].
 NEED_TORCH = [
