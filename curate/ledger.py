@@ -59,7 +59,8 @@ class Meta(msgspec.Struct, frozen=True):
 
     `store`: where it is, relative if inside the run. `plan`: the key of all that the results depend on. `docs` and
     `mixture`: what the two links point at (mixture None where nothing was published). `frozen`: the hashes of the
-    records in frozen/, by label; who removes one wants a new fit. The rest is the outcome's.
+    records in frozen/, by label; who removes one wants a new fit. `rows`: of the publication, which a mixture may have more of
+    than documents were kept; None where nothing was published, or by an older version. The rest is the outcome's.
     """
 
     curate: str
@@ -72,6 +73,7 @@ class Meta(msgspec.Struct, frozen=True):
     text_bytes: int
     warnings: list[str]
     frozen: dict[str, str] = {}
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,16 @@ def write(run: Run, wide: Wide, published: Path | None, before: Ledger | None) -
     meta = Meta(
         run.version, str(run.store.relative_to(run.folder) if inside else run.store), run.key, os.readlink(run.folder / "docs"),
         os.readlink(run.folder / "mixture") if published else None, wide.documents, wide.kept, wide.text_bytes, run.warnings,
-        frozen_records(run.folder),
+        frozen_records(run.folder), _rows_of(published) if published else None,
     )  # fmt: skip
     rows = [msgspec.to_builtins(entry) for entry in entries]
     table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_META: msgspec.json.encode(meta)}))
     write_table(run.folder / NAME, table, run.staging)
     return Ledger(run.folder, entries, meta)
+
+
+def _rows_of(publication: Path) -> int:
+    return int(msgspec.json.decode((publication / "manifest.json").read_bytes())["rows"])
 
 
 def frozen_records(folder: Path) -> dict[str, str]:

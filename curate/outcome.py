@@ -62,6 +62,7 @@ class Outcome:
     parts: PartChanges
     stages: list[StageWork]
     unchanged: bool = False
+    rows: int | None = None  # of the publication: more than documents were kept where a mixture takes some more than once
 
 
 def part_changes(parts: Sequence[Part], before: Iterable[tuple[str, int, int, str]]) -> PartChanges:
@@ -121,13 +122,6 @@ def _work_of(run: Run, node: Node, folders: Counter[str]) -> StageWork:
     )
 
 
-def published_rows(outcome: Outcome) -> int | None:
-    """Rows of the publication: more than documents were kept where a mixture takes some more than once; None where there is none."""
-    if outcome.published is None:
-        return None
-    return int(msgspec.json.decode((outcome.published / "manifest.json").read_bytes())["rows"])
-
-
 def summary(outcome: Outcome, funnel: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The outcome as plain values, for machines; `funnel` are the rows of funnel.parquet."""
     dropped: dict[tuple[str, str | None], int] = {}
@@ -137,7 +131,7 @@ def summary(outcome: Outcome, funnel: Sequence[dict[str, Any]]) -> dict[str, Any
             dropped[key] = dropped.get(key, 0) + row["documents"]
     return {
         "run": str(outcome.folder), "unchanged": outcome.unchanged, "documents": outcome.documents, "kept": outcome.kept,
-        "rows": published_rows(outcome), "bytes": outcome.text_bytes, "parts": {"read": outcome.computed_parts, **msgspec.to_builtins(outcome.parts)},
+        "rows": outcome.rows, "bytes": outcome.text_bytes, "parts": {"read": outcome.computed_parts, **msgspec.to_builtins(outcome.parts)},
         "stages": msgspec.to_builtins(outcome.stages),
         "dropped": [{"stage": stage, "reason": reason, "documents": count} for (stage, reason), count in dropped.items()],
         "published": str(outcome.published) if outcome.published else None, "warnings": outcome.warnings,

@@ -189,13 +189,13 @@ class Run:
             published = emit.publish(self, wide)
             takedown.sweep(self, published)
         self._write_catalog()
-        ledger.write(self, wide, published, self.before)
+        meta = ledger.write(self, wide, published, self.before).meta
         sync(self.folder)
         if self.crew:
             self.events.emit("note", text=self.crew.share())
         return self._finished(Outcome(
             self.folder, wide.documents, wide.kept, wide.text_bytes, len(self.computed), published, self.warnings,
-            time.perf_counter() - self.started, self.changes, stage_work(self),
+            time.perf_counter() - self.started, self.changes, stage_work(self), rows=meta.rows,
         ))  # fmt: skip
 
     def _finished(self, outcome: Outcome) -> Outcome:
@@ -221,7 +221,7 @@ class Run:
         published = self.folder / meta.mixture if meta.mixture else None
         return self._finished(Outcome(
             self.folder, meta.documents, meta.kept, meta.text_bytes, 0, published, meta.warnings, time.perf_counter() - self.started,
-            self.changes, stage_work(self), unchanged=True,
+            self.changes, stage_work(self), unchanged=True, rows=meta.rows,
         ))  # fmt: skip
 
     def joined(self, holder: Holder) -> Outcome:
@@ -234,7 +234,7 @@ class Run:
         meta = written.meta
         return Outcome(
             self.folder, meta.documents, meta.kept, meta.text_bytes, len(self.computed), self.folder / meta.mixture if meta.mixture else None,
-            self.warnings, time.perf_counter() - self.started, self.changes, stage_work(self),
+            self.warnings, time.perf_counter() - self.started, self.changes, stage_work(self), rows=meta.rows,
         )  # fmt: skip
 
     def once(self, there: Callable[[], bool], make: Callable[[], None]) -> None:

@@ -172,7 +172,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequen
 
 def summary(result: Result) -> str:
     """The funnel, what was published and what was said."""
-    from curate.outcome import published_rows
     from curate.pipelines.card import by_stage
     from curate.store import read_table
 
@@ -188,7 +187,7 @@ def summary(result: Result) -> str:
         )
     ]
     what = "nothing to do" if o.unchanged else f"{_parts(o.computed_parts)} read" if o.computed_parts else "no text read"
-    rows_out = published_rows(o)
+    rows_out = o.rows
     often = f", published in {rows_out:,} rows" if rows_out is not None and rows_out != o.kept else ""
     lines.append(f"\n{o.kept:,} of {o.documents:,} documents kept{often}; {what}; {o.seconds:.1f} s")
     lines += work(o)

@@ -166,7 +166,7 @@ def test_a_frozen_state_and_what_it_was_fitted_on_may_rot_together(rotten: Rotte
 
 def test_what_a_frozen_state_was_fitted_on_is_said_to_be_gone_where_its_part_is_another_now(rotten: Rotten) -> None:
     run, partial = rotten.damaged("store, fit", "half")
-    shutil.copytree(rotten.folder / "pool", rotten.folder / "other")
+    shutil.copytree(rotten.folder / "pool", rotten.folder / "pool-as-it-was")
     try:
         for n in range(3):  # every part is another content
             write_rows(rotten.folder / "pool" / f"{n}.parquet", [row | {"text": row["text"] + " now"} for row in small_rows()[:240][n::3]])
@@ -178,4 +178,4 @@ def test_what_a_frozen_state_was_fitted_on_is_said_to_be_gone_where_its_part_is_
         assert call("verify", run).returncode == 0
     finally:
         shutil.rmtree(rotten.folder / "pool")
-        (rotten.folder / "other").rename(rotten.folder / "pool")
+        (rotten.folder / "pool-as-it-was").rename(rotten.folder / "pool")

@@ -218,11 +218,7 @@ def healed(recipe: dict[str, Any], calm: Path, expected: dict[str, str], file: P
     assert repaired.removed or not (rough / file).exists()
     run(recipe, rough)
     what_holds(checked(rough))
-    again = lasting(rough)
-    if file.parent.name == "fit":  # the state is frozen, and needs it no more
-        assert {k: v for k, v in expected.items() if k != str(file)} == again
-    else:
-        assert again == expected, file
+    assert lasting(rough) == expected, file
     shutil.rmtree(rough)
 
 
