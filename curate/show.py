@@ -256,8 +256,10 @@ def comparison(found: Comparison) -> str:
             table(("arm", "documents", "MB", "bits/byte"), rows, right=(1, 2, 3)),
         ]
         first = next(iter(item.verdicts))
+        # of an arm that was drawn several times; its mean varies less than a lone arm, so a smaller difference shows
+        drawn = {name: sum(a.name.startswith(f"{name} ") for a in item.arms) for name in item.verdicts}
         for name, one in item.verdicts.items():
-            told = f"the {name} is" if name == first == "selection" else f"{name} is"
+            told = f"the mean of {drawn[name]} draws of {name} is" if drawn[name] else f"the {name} is" if name == first == "selection" else f"{name} is"
             begin = f"random draws: mean {v.random_bits_per_byte:.4f}, sd {v.random_sd:.4f}; " if name == first else ""
             more = f", p {one.adjusted_p_value:.2g} with the other arms" if len(item.verdicts) > 1 else ""
             lines.append(f"{begin}{told} {one.difference:+.4f} bits/byte better than their mean, {one.confidence:.0%} interval [{one.low:+.4f}, {one.high:+.4f}]{more}")
@@ -266,7 +268,7 @@ def comparison(found: Comparison) -> str:
             f"{item.kl.random_mean:+.4f} [{item.kl.random_least:+.4f}, {item.kl.random_most:+.4f}]"
         )
         for name, one in item.verdicts.items():
-            what = item.target if len(item.verdicts) == 1 else f"{item.target}, {name}"
+            what = item.target if len(item.verdicts) == 1 else f"{item.target}, {name}{' (the mean of its draws)' if drawn[name] else ''}"
             word = one.word + ("" if one.word == "no difference shown" else " than random")
             lines.append(f"verdict for {what}: {word if item.primary else 'none, this target is not the primary one'}")
         lines.append("")

@@ -126,12 +126,13 @@ def compare(
 
 
 def _choosing(checked: Recipe) -> int:
-    """The place among the recipe's stages of the one that chooses: the last selection; a mixture only shares out what that left."""
+    """The place among the recipe's stages of the one that chooses: the last that selects, and of those that only share out (mix) the last."""
     from curate import registry
 
-    places = [i for i, spec in enumerate(checked.stages) if getattr(registry.lookup(spec.stage, checked.base), "selects", False)]
-    by_merit = [i for i in places if checked.stages[i].stage != "mix"] or places
-    return by_merit[-1] if by_merit else len(checked.stages)
+    classes = [registry.lookup(spec.stage, checked.base) for spec in checked.stages]
+    selecting = [i for i, cls in enumerate(classes) if getattr(cls, "selects", False)]
+    by_merit = [i for i in selecting if not getattr(classes[i], "composes", False)] or selecting
+    return by_merit[-1] if by_merit else len(classes)
 
 
 def _arms(checked: Recipe, runner: Run) -> dict[str, Run]:

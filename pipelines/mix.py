@@ -123,6 +123,7 @@ class Mix:
     version = 2
     Params = MixParams
     selects = True
+    composes = True  # it shares out what a selection left: random draws are of what the selection saw
     uses_seed = True
     unpublished = ("asked", "taken", "asked_share", "share")
 

@@ -50,6 +50,18 @@ def recipe(folder: Path, mix: dict[str, Any] | None = None, *, before: list[dict
     return {"name": "copies", "seed": 7, "corpus": corpus, "stages": [*(before or []), {"mix": mix or MIX}], "emit": {"shard_bytes": 60}, **more}
 
 
+def test_a_run_tells_the_rows_that_it_published_and_tells_them_again_when_there_is_nothing_to_do(tmp_path: Path) -> None:
+    file = write_recipe(tmp_path / "recipe.yaml", recipe(pool(tmp_path)))
+    for unchanged in (False, True):
+        done = call("run", file, "--run", tmp_path / "run", "--workers", 1, "-q", "--summary-json", tmp_path / "said.json")
+        assert done.returncode == 0, done.stderr
+        said = json.loads((tmp_path / "said.json").read_text())
+        assert (said["unchanged"], said["kept"], said["rows"]) == (unchanged, 12, sum(EXPECTED.values()))
+    assert sum(EXPECTED.values()) == len(published_rows(tmp_path / "run")) == 14
+    call("run", file, "--run", tmp_path / "run", "--workers", 1, "-q", "--set", "stages.mix.schedule=[{weights: {web: 1}, budget: 9}]", "--summary-json", tmp_path / "said.json")
+    assert json.loads((tmp_path / "said.json").read_text())["rows"] == 9 == len(published_rows(tmp_path / "run"))
+
+
 def test_every_copy_is_published_at_its_place_and_documents_and_rows_are_told_apart(tmp_path: Path) -> None:
     run(recipe(pool(tmp_path)), tmp_path / "run")
     rows = published_rows(tmp_path / "run")

@@ -194,6 +194,22 @@ def test_arms_and_all_trials_can_be_asked_in_sql(several: tuple[Path, Comparison
     assert mean == pytest.approx(arms[0]["random_bits_per_byte"])
 
 
+def test_of_a_baseline_the_mean_is_spoken_of(several: tuple[Path, Comparison]) -> None:
+    told = show.comparison(several[1])
+    assert "the mean of 5 draws of random_length_matched is" in told
+    assert "maths, random_balanced (the mean of its draws): " in told
+    assert "\nworst is -" in told
+
+
+def test_random_draws_are_of_what_the_selection_saw_though_a_mixture_shares_it_out(tmp_path: Path) -> None:
+    raw = recipe(by="dsir", how="top_k", budget="20%")
+    raw["stages"].append({"mix": {"weights": "proportional", "budget": 20}})
+    found = curate.compare(raw, run=tmp_path / "run", workers=1)
+    run = curate.open_run(tmp_path / "run")
+    assert [found.eligible_documents] == run.arrow("SELECT count(*) AS n FROM docs WHERE select_keep IS NOT NULL")["n"].to_pylist()
+    assert found.targets[0].arms[0].documents == run.arrow("SELECT count(*) AS n FROM selected")["n"].to_pylist()[0]
+
+
 def test_a_second_comparison_computes_nothing_again_and_says_the_same(several: tuple[Path, Comparison]) -> None:
     raw = recipe(by="dsir", how="top_k", budget="10%") | {"compare": {"arms": ARMS}}
     seen: list[dict[str, Any]] = []
